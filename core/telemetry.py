@@ -1,0 +1,128 @@
+"""Logs, masking, trace ids and the names of all metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TextIO
+from uuid import uuid4
+
+from prometheus_client import Counter, Histogram
+
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+"""The trace of what this task works on: from the incoming event to the delivered reply."""
+
+MESSAGES = Counter(
+    "deskhand_messages", "Events that came in, by what became of them", ["channel", "outcome"]
+)
+STAGE_SECONDS = Histogram(
+    "deskhand_stage_seconds",
+    "Time spent in each stage of a message's way",
+    ["stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+REPLIES = Counter(
+    "deskhand_replies", "Replies committed, by where the words come from", ["tier", "decision"]
+)
+DELIVERIES = Counter(
+    "deskhand_deliveries_finished",
+    "Deliveries that ended, by who wrote them and how",
+    ["author", "state"],
+)
+FEEDBACK = Counter("deskhand_feedback", "Verdicts of customers on replies", ["verdict"])
+HANDOFFS = Counter("deskhand_handoffs", "Conversations that were put to wait for a person")
+TURNS = Counter("deskhand_turns", "Turns that ended, by state", ["state"])
+PUBLISHED = Counter(
+    "deskhand_doorbells", "Doorbells rung at the broker; a failed one is made good", ["outcome"]
+)
+
+
+def new_trace_id() -> str:
+    """Return a fresh trace id."""
+    return uuid4().hex
+
+
+@contextmanager
+def stage(name: str) -> Generator[None]:
+    """Time a stage of a message's way into `deskhand_stage_seconds`."""
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        STAGE_SECONDS.labels(name).observe(time.perf_counter() - begun)
+
+
+# Personal data and secrets, in the order in which they are looked for.
+_MASKS = (
+    (re.compile(r"xox[a-z]-[\w-]+|xapp-[\w-]+"), "[slack token]"),
+    (re.compile(r"(?<![\w])\d{6,12}:[\w-]{30,}"), "[telegram token]"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 [token]"),
+    (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), "[login]"),
+    (re.compile(r"v0=[0-9a-f]{64}"), "[signature]"),
+    (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}"), "[e-mail]"),
+    (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"), "[iban]"),
+    (re.compile(r"(?<![\w-])(?:\d[ -]?){13,19}(?![\w-])"), "[card]"),
+    (re.compile(r"(?<![\w.:/-])\+?\(?\d{2,4}\)?(?:[ ./-]\(?\d{2,4}\)?){2,5}(?![\w:-])"), "[phone]"),
+    (re.compile(r"(?<![\w.:/-])\+?\d{9,12}(?![\w:-])"), "[phone]"),
+)
+
+
+def mask(text: str) -> str:
+    """Return a text without the personal data and secrets that a pattern can find."""
+    for pattern, replacement in _MASKS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+CHATTY = ("httpx", "httpcore", "telegram", "slack_bolt", "slack_sdk", "aiohttp", "alembic")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, trace id, and the extra fields."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record, masked."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "role": self._role,
+            "logger": record.name,
+            "message": mask(record.getMessage()),
+        }
+        if current := trace_id.get():
+            line["trace_id"] = current
+        for name, value in vars(record).items():
+            if name not in _STANDARD and not name.startswith("_"):
+                plain = isinstance(value, int | float | bool) or value is None
+                line[name] = value if plain else mask(str(value))
+        if record.exc_info:
+            line["error"] = mask(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logging(role: str, level: str, stream: TextIO = sys.stdout) -> None:
+    """Send all logs of this process to a stream, as JSON lines without personal data."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(role))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # These log whole URLs (Telegram's hold the token) or a line per request at INFO.
+    for chatty in CHATTY:
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # The pool repeats each failed attempt to connect; `Unavailable` says it once, where it matters.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
