@@ -55,6 +55,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:-([A-Za-z]{4}))?(?:-([A-Za-z]{2}|[0-9]{3}))?")
 _NOT_A_WORD = re.compile(r"[\W_]+")
 _CODE = re.compile(r"(?ms)^(`{3,}|~{3,}).*?^\1|(`+)[^`].*?\2")
+_MAIL_PICTURE = re.compile(r"(?i)!\[[^\]]*\]\(\s*<?mailto:")
 _TARGETS = re.compile(
     r"""(?mx)
       \]\( \s* <? ([^)\s>]*)              # [words](target), ![picture](target)
@@ -62,7 +63,6 @@ _TARGETS = re.compile(
     | < ([A-Za-z][A-Za-z0-9+.-]*:[^>\s]*) > # <target>
     """
 )
-_SPLIT = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
 @dataclass(frozen=True)
@@ -150,19 +150,21 @@ def same(one: FaqEntry, other: FaqEntry) -> bool:
 def normalised(question: str) -> str:
     """Return a question by which it is found again: without case, punctuation and spacing."""
     folded = unicodedata.normalize("NFKC", question).casefold()
-    return _NOT_A_WORD.sub(" ", folded).strip() or folded.strip()
+    # cut: compatibility forms may grow eighteenfold, and an index holds 2,700 bytes
+    return (_NOT_A_WORD.sub(" ", folded).strip() or folded.strip())[:QUESTION_LIMIT_CHARACTERS]
 
 
 def slug(question: str) -> str:
     """Return a short, readable id for a question; letters of all scripts stay."""
     plain = unicodedata.normalize("NFKD", question).casefold()
     plain = "".join(c for c in plain if not unicodedata.combining(c))
+    plain = unicodedata.normalize("NFC", plain).replace("'", "").replace("\u2019", "")
     name = ""
-    for word in _NOT_A_WORD.split(unicodedata.normalize("NFC", plain).replace("'", "")):
+    for word in filter(None, _NOT_A_WORD.split(plain)):
         longer = f"{name}-{word}" if name else word
         if len(longer) > SLUG_LIMIT_CHARACTERS:
             break
-        name = longer or name
+        name = longer
     return name or normalised(question)[:SLUG_LIMIT_CHARACTERS].strip() or "entry"
 
 
@@ -269,12 +271,14 @@ def _id(value: object) -> str | None:
 
 def _answer(value: str | None) -> str:
     answer = _required(value, "answer")
-    for match in _TARGETS.finditer(_CODE.sub("", answer)):
+    shown = _CODE.sub("", answer)
+    for match in _TARGETS.finditer(shown):
         target = next((group for group in match.groups() if group is not None), "")
-        if not _is_http(target):
+        is_mail = target.lower().startswith("mailto:") and not _MAIL_PICTURE.search(shown)
+        if not is_mail and not _is_http(target):
             raise InvalidInput(
                 f"answer links to {target or 'nothing'}; links and images must begin with "
-                "http:// or https://.",
+                "http:// or https://, links to a mailbox with mailto:.",
                 field="answer",
             )
     return answer

@@ -11,7 +11,7 @@ from core import handoff, telemetry
 from core.db import inboxes, messages
 from core.db.connect import Connection, Database
 from core.db.messages import StoredMessage
-from core.errors import InvalidInput
+from core.errors import InvalidInput, Unavailable
 from core.ports import Doorbell
 from core.types import (
     TEXT_LIMIT_CHARACTERS,
@@ -220,3 +220,29 @@ class Intake:
 
     def _count(self, outcome: Outcome) -> None:
         telemetry.MESSAGES.labels(self.inbox.channel, outcome).inc()
+
+
+class ClosedReceiver:
+    """The `Receiver` of a channel that is not set up: it takes nothing in, and counts that."""
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+
+    async def receive(self, incoming: Incoming) -> Receipt:
+        """Refuse a message."""
+        raise Unavailable(f"{self._channel} is not set up here.")
+
+    async def give_feedback(self, feedback: IncomingFeedback) -> Receipt:
+        """Refuse a verdict."""
+        raise Unavailable(f"{self._channel} is not set up here.")
+
+    def ignored(self, reason: str) -> None:
+        """Count an event."""
+        telemetry.MESSAGES.labels(self._channel, Outcome.IGNORED).inc()
+
+    def rejected(self, reason: str) -> None:
+        """Count a refused request."""
+        telemetry.MESSAGES.labels(self._channel, Outcome.REJECTED).inc()
+
+    async def report_trouble(self, trouble: str | None) -> None:
+        """Nothing to report: there is no inbox."""

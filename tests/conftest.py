@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
@@ -24,22 +28,22 @@ def missing(service: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url() -> Iterator[str]:
     """The URL of a PostgreSQL server with pgvector, ours for this session."""
     given = os.environ.get("DESKHAND_TEST_DATABASE_URL")
     if given:
         yield given
         return
-    from cli.embedded import EmbeddedPostgres
+    from cli.embedded import Postgres
 
-    data_dir = Path(tmp_path_factory.mktemp("postgres"))
+    # Not pytest's own folder: it is closed to others, and as root the server becomes another user.
+    data_dir = Path(tempfile.mkdtemp(prefix="deskhand-tests-"))
     data_dir.chmod(0o755)
-    server = EmbeddedPostgres(data_dir)
-    server.start()
     try:
-        yield server.url
+        with Postgres(data_dir, durable=False) as server:
+            yield server.url
     finally:
-        server.stop()
+        shutil.rmtree(data_dir, ignore_errors=True)
 
 
 def _with_database(url: str, name: str) -> str:
@@ -60,9 +64,9 @@ def template_url(server_url: str) -> str:
     return url
 
 
-@pytest.fixture
-def database_url(server_url: str, template_url: str) -> Iterator[str]:
-    """The URL of a fresh database with the schema and nothing else."""
+@contextmanager
+def fresh_database(server_url: str, template_url: str) -> Generator[str]:
+    """Lend the URL of a fresh database with the schema and nothing else."""
     name = f"test_{uuid4().hex[:12]}"
     template = template_url.partition("?")[0].rpartition("/")[2]
     with psycopg.connect(server_url, autocommit=True) as conn:
@@ -70,6 +74,13 @@ def database_url(server_url: str, template_url: str) -> Iterator[str]:
     yield _with_database(server_url, name)
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture
+def database_url(server_url: str, template_url: str) -> Iterator[str]:
+    """The URL of a fresh database."""
+    with fresh_database(server_url, template_url) as url:
+        yield url
 
 
 @pytest.fixture

@@ -7,13 +7,17 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
+
+from celery import signals
 
 from core.db import deliveries, processes, turns
 from core.db.connect import Database
 from core.errors import DeskhandError
+from workers.app import app
 
 log = logging.getLogger(__name__)
 
@@ -29,30 +33,38 @@ def new_name(role: str) -> str:
 
 
 class Loop:
-    """An event loop that runs beside Celery's threads."""
+    """An event loop that runs beside Celery's threads, from entering it to leaving it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
 
-    def start(self) -> None:
-        """Begin to run."""
+    def __enter__(self) -> Loop:
         self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(_cancel_others())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5.0)
+        self._loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it, on a thread that is not the loop's."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the loop without waiting."""
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    @contextmanager
+    def entered(self, context: AbstractAsyncContextManager[T]) -> Generator[T]:
+        """Enter an asynchronous context on the loop, and leave it there at the end."""
+        value = self.run(context.__aenter__())
+        try:
+            yield value
+        finally:
+            self.run(_leave(context))
 
-    def stop(self) -> None:
-        """Cancel what still runs and end the loop."""
-        self.run(_cancel_others())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5.0)
-        self._loop.close()
+
+async def _leave(context: AbstractAsyncContextManager[object]) -> None:
+    await context.__aexit__(None, None, None)
 
 
 async def _cancel_others() -> None:
@@ -62,7 +74,7 @@ async def _cancel_others() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def beat(
+async def _beat(
     database: Database, name: str, role: str, lease_seconds: float, detail: Mapping[str, Any]
 ) -> None:
     """Say for ever that this process lives, and keep the leases of what it has in hand."""
@@ -81,10 +93,47 @@ async def beat(
         await asyncio.sleep(lease_seconds / BEATS_PER_LEASE)
 
 
-async def leave(database: Database, name: str) -> None:
-    """Say that this process ends."""
+@asynccontextmanager
+async def beating(
+    database: Database, name: str, role: str, lease_seconds: float, detail: Mapping[str, Any]
+) -> AsyncGenerator[None]:
+    """Live as a process with heartbeats, from entering to leaving."""
+    beats = asyncio.create_task(_beat(database, name, role, lease_seconds, detail))
+    try:
+        yield
+    finally:
+        beats.cancel()
+        await asyncio.gather(beats, return_exceptions=True)
+        await _depart(database, name)
+
+
+async def _depart(database: Database, name: str) -> None:
     try:
         async with database.transaction() as conn:
             await processes.leave(conn, name)
     except DeskhandError:
         return  # its row is forgotten in time
+
+
+def serve_queues(name: str, queues: Sequence[str], concurrency: int) -> int:
+    """Run a Celery worker on this thread until SIGTERM or SIGINT; return its exit code.
+
+    Threads, since a process that holds a model or a CUDA context cannot be forked.
+    """
+    signals.setup_logging.connect(_keep_our_logging)
+    worker = app.Worker(
+        hostname=name,
+        pool="threads",
+        concurrency=concurrency,
+        queues=list(queues),
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _keep_our_logging(**_: object) -> None:
+    """Celery sets up no logging of its own while somebody listens to its signal."""

@@ -91,6 +91,10 @@ class Publisher:
         """Ring for a request and return whether the broker has it."""
         return await asyncio.to_thread(_publish, ANSWER_QUERY, str(request_id), QUERIES)
 
+    async def check(self) -> str | None:
+        """Return what is wrong with the broker, None if it takes messages."""
+        return await asyncio.to_thread(_broker_trouble)
+
     def _ring(self, task: str, argument: str | int, queue: str, after_seconds: float) -> None:
         with self._changed:
             if len(self._rings) >= LONGEST_QUEUE:
@@ -148,3 +152,12 @@ def _publish(task: str, argument: str | int, queue: str) -> bool:
         return False
     telemetry.PUBLISHED.labels("published").inc()
     return True
+
+
+def _broker_trouble() -> str | None:
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=1)
+    except BROKER_ERRORS as error:
+        return f"The broker cannot be reached ({type(error).__name__})."
+    return None
