@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -334,7 +343,15 @@ async def import_rows(
     if strict and findings.rejected_total:
         findings.imported = False
         return findings
-    report = await _import_all(database, read, total, _Import(base, name, author, strict), progress)
+    done = 0
+
+    def told(rows_done: int) -> None:
+        nonlocal done
+        done += rows_done
+        if progress is not None:
+            progress(done, total)
+
+    report = await _import_all(database, read, _Import(base, name, author, strict), told)
     log.info(
         "FAQ imported",
         extra={
@@ -356,21 +373,40 @@ class _Import:
     strict: bool
 
 
-async def _batches(read: Rows, size: int) -> AsyncIterator[list[Row | BadRow]]:
-    """Yield the rows of a file; it is read and parsed beside the loop."""
+@asynccontextmanager
+async def _reading(read: Rows) -> AsyncGenerator[Callable[[], Awaitable[list[Row | BadRow]]]]:
+    """Lend what returns the next rows of a file, none at its end; it is parsed beside the loop."""
     remaining = iter(read())
-    while batch := await asyncio.to_thread(lambda: list(islice(remaining, size))):
+
+    async def batch() -> list[Row | BadRow]:
+        return await asyncio.to_thread(lambda: list(islice(remaining, BATCH_ROWS)))
+
+    try:
         yield batch
+    finally:
+        if isinstance(remaining, Generator):
+            remaining.close()  # closes the file
 
 
 async def _look_through(read: Rows, name: str, locale: str) -> tuple[int, Report]:
     """Count the rows of a file and find what is wrong with them."""
     findings, total = Report(name), 0
-    async for batch in _batches(read, BATCH_ROWS):
-        total += len(batch)
-        for row in batch:
-            _described(row, locale, findings)
+    async with _reading(read) as next_batch:
+        while batch := await next_batch():
+            total += len(batch)
+            await asyncio.to_thread(_all_described, batch, locale, findings)
     return total, findings
+
+
+def _all_described(
+    batch: Sequence[Row | BadRow], locale: str, report: Report
+) -> list[tuple[Row, FaqEntry]]:
+    """Return the rows that describe an entry, each with it; the others are noted."""
+    return [
+        (row, entry)
+        for row in batch
+        if (entry := _described(row, locale, report)) is not None and isinstance(row, Row)
+    ]
 
 
 def _described(row: Row | BadRow, locale: str, report: Report) -> FaqEntry | None:
@@ -394,21 +430,24 @@ def _published(values: Mapping[str, object]) -> Mapping[str, object]:
 async def _import_all(
     database: Database,
     read: Rows,
-    total: int,
     wanted: _Import,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int], None],
 ) -> Report:
-    report, done = Report(wanted.name), 0
-    lines = dict[str, int]()
-    async for batch in _batches(read, max(total, 1) if wanted.strict else BATCH_ROWS):
-        async with database.transaction() as conn:
-            await _import_batch(conn, batch, wanted, report, lines)
-            if wanted.strict and report.rejected_total:
-                await conn.rollback()
-                return replace(report, created=0, updated=0, unchanged=0, imported=False)
-        done += len(batch)
-        if progress is not None:
-            progress(done, total)
+    report, lines = Report(wanted.name), dict[str, int]()
+    async with _reading(read) as next_batch, AsyncExitStack() as whole:
+        strict = None
+        if wanted.strict:
+            strict = await whole.enter_async_context(database.transaction())
+        while batch := await next_batch():
+            if strict is not None:
+                await _import_batch(strict, batch, wanted, report, lines)
+            else:
+                async with database.transaction() as conn:
+                    await _import_batch(conn, batch, wanted, report, lines)
+            progress(len(batch))
+        if strict is not None and report.rejected_total:
+            await strict.rollback()
+            return replace(report, created=0, updated=0, unchanged=0, imported=False)
     return report
 
 
@@ -421,11 +460,7 @@ async def _import_batch(
 ) -> None:
     """Import some rows; `lines` remembers which line of the file an entry came from."""
     locked = await rows.lock_base(conn, wanted.base)
-    described = [
-        (row, entry)
-        for row in batch
-        if (entry := _described(row, locked.locale, report)) is not None and isinstance(row, Row)
-    ]
+    described = await asyncio.to_thread(_all_described, batch, locked.locale, report)
     known = await _Known.load(conn, locked, [entry for _, entry in described])
     changed = list[FaqEntry]()
     for row, entry in described:

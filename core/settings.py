@@ -17,7 +17,9 @@ class Settings(BaseSettings):
     without it.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DESKHAND_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="DESKHAND_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     data_dir: Path = Path(".deskhand")
     """Where the embedded parts, secrets, models and pid files live."""

@@ -177,11 +177,17 @@ async def record_post(
     return row is not None and bool(row[0])
 
 
+# What a person overtook meanwhile is not put back: it would never be claimed, and hold up the rest.
 POSTPONE: LiteralString = """
-    update delivery
-       set state = 'pending', due_at = now() + %(pause)s, error = %(error)s,
+    update delivery d
+       set state = case when wanted then 'pending' else 'dropped' end,
+           finished_at = case when not wanted then now() end,
+           due_at = now() + %(pause)s, error = %(error)s,
            lease_until = null, lease_owner = null, looked_up_at = null
-     where id = %(id)s and state in ('sending', 'uncertain')
+      from (select x.id, x.author = 'agent' or x.epoch = c.epoch as wanted
+              from delivery x join conversation c on c.id = x.conversation_id
+             where x.id = %(id)s) judged
+     where d.id = judged.id and d.state in ('sending', 'uncertain')
 """
 
 
@@ -282,7 +288,8 @@ async def carry_epoch(conn: Connection, conversation_id: UUID, epoch: int) -> No
     """Let what is on its way pass a change of holder that the bot itself made."""
     await conn.execute(
         """update delivery set epoch = %(epoch)s
-            where conversation_id = %(id)s and state in ('pending', 'held', 'sending')""",
+            where conversation_id = %(id)s
+              and state in ('pending', 'held', 'sending', 'uncertain')""",
         {"id": conversation_id, "epoch": epoch},
     )
 
@@ -360,8 +367,9 @@ async def troubled(conn: Connection, limit: int) -> list[TroubledDelivery]:
 async def resend(conn: Connection, delivery_id: UUID) -> InboxId | None:
     """Send a failed or uncertain delivery again, because staff say so."""
     cursor = await conn.execute(
-        """update delivery set state = 'pending', due_at = now(), attempts = 0, error = null,
-                  finished_at = null, looked_up_at = null, expires_at = now() + interval '1 day'
+        """update delivery d set state = 'pending', due_at = now(), attempts = 0, error = null,
+                  finished_at = null, looked_up_at = null, expires_at = now() + interval '1 day',
+                  epoch = (select c.epoch from conversation c where c.id = d.conversation_id)
             where id = %(id)s and state in ('failed', 'uncertain', 'held', 'expired')
            returning inbox_id""",
         {"id": delivery_id},

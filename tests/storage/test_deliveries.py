@@ -240,3 +240,28 @@ async def test_parts_that_are_out_are_not_sent_again(spine: Spine):
 
     assert [part for _, part in spine.wire.sent] == [0, 1, 2]
     assert await spine.value("select count(*) from post") == 3
+
+
+async def test_what_was_in_doubt_while_a_person_took_over_is_dropped_and_holds_up_nothing(
+    spine: Spine,
+):
+    conversation = await answered(spine, "one?")
+    spine.wire.failures = [UncertainError("connection dropped")]
+
+    def taken_meanwhile(delivery: Delivery, part: int) -> str | None:
+        return None
+
+    async with spine.database.transaction() as conn:
+        await rows.claim_next(
+            conn, InboxId(spine.inbox.id), owner="dead", lease_seconds=-1.0, limits=Limits()
+        )
+    await conversations.take(spine.desk, str(conversation), "ann")
+    await conversations.say(spine.desk, str(conversation), "ann", "Ann here.")
+    async with spine.database.transaction() as conn:
+        await rows.doubt_abandoned(conn)
+    spine.wire.failures = []
+    spine.wire.found = taken_meanwhile
+    await deliveries.deliver(spine.sending(), spine.inbox.id)
+
+    assert [d.text for d, _ in spine.wire.sent] == ["Ann here."]
+    assert await spine.value("select state from delivery order by position limit 1") == "dropped"

@@ -1,0 +1,1 @@
+"""Platforms that speak the wire, for tests and benchmarks: real HTTP, controllable faults."""
