@@ -93,7 +93,7 @@ async def set_style(conn: Connection, base: str, style: ReplyStyle | None) -> No
 ENSURE_INBOX: LiteralString = """
     insert into inbox (name, channel, knowledge_base_id)
     select %(name)s, %(channel)s, id from knowledge_base where name = %(base)s
-    on conflict on constraint inbox_name_key do update set active = true
+    on conflict on constraint inbox_name_key do update set channel = excluded.channel
     returning id, name, channel, knowledge_base_id, active, trouble
 """
 

@@ -66,7 +66,9 @@ async def find_duplicate(
 ENTER: LiteralString = """
     with person as (
         insert into contact (inbox_id, external_id, name, locale)
-        values (%(inbox_id)s, %(sender)s, %(sender_name)s, %(sender_locale)s)
+        select %(inbox_id)s, %(sender)s, %(sender_name)s, %(sender_locale)s
+         where %(addressed)s
+            or exists (select from conversation where inbox_id = %(inbox_id)s and key = %(key)s)
         on conflict on constraint contact_external_key do update
            set name = coalesce(nullif(excluded.name, ''), contact.name),
                locale = coalesce(excluded.locale, contact.locale),
@@ -75,8 +77,6 @@ ENTER: LiteralString = """
     )
     insert into conversation as c (inbox_id, key, chat, thread, private, contact_id, next_position)
     select %(inbox_id)s, %(key)s, %(chat)s, %(thread)s, %(private)s, person.id, 2 from person
-     where %(addressed)s
-        or exists (select from conversation where inbox_id = %(inbox_id)s and key = %(key)s)
     on conflict on constraint conversation_key do update
        set next_position = c.next_position + 1, contact_id = excluded.contact_id
     returning c.id, c.holder, c.epoch, c.agent, c.next_position - 1 as position, c.contact_id,

@@ -189,3 +189,9 @@ async def test_a_verdict_on_another_chats_message_is_ignored(spine: Spine):
     )
 
     assert receipt.outcome is Outcome.IGNORED
+
+
+async def test_of_talk_that_is_not_for_us_nothing_is_stored_not_even_who_talks(spine: Spine):
+    await spine.intake.receive(incoming("lunch?", thread="1.0", addressed=False))
+
+    assert await spine.value("select count(*) from contact") == 0

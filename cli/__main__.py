@@ -1,0 +1,5 @@
+"""`python -m cli` is `deskhand`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,61 @@
+"""`deskhand intents`: examples of what customers want, from which workers learn to tell it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import printing
+from cli.printing import AsJson
+
+Base = Annotated[str, typer.Option("--base", help="The knowledge base.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    intents = typer.Typer(no_args_is_help=True, help="Examples of what customers want.")
+    intents.command("import")(import_file)
+    intents.command("list")(overview)
+    app.add_typer(intents, name="intents")
+
+
+def import_file(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="CSV with the columns text, label and locale.")],
+    base: Base = "default",
+    json: AsJson = False,
+) -> None:
+    """Replace a base's examples by those of a file; workers learn them within a second."""
+    from cli import direct
+    from core import intents
+    from core.errors import InvalidInput
+
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            examples = intents.read_examples(lines, file.name)
+    except FileNotFoundError:
+        raise InvalidInput(f"There is no file {file}.", field="file") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{file.name} is not UTF-8; save it as UTF-8.", field="file") from None
+    direct.run(context, lambda database, _: intents.replace_examples(database, examples, base=base))
+    labels = Counter(example.label for example in examples)
+    if json:
+        printing.as_json({"examples": len(examples), "labels": labels})
+    else:
+        typer.echo(f"{len(examples)} examples of {len(labels)} intents.")
+
+
+def overview(context: typer.Context, base: Base = "default", json: AsJson = False) -> None:
+    """List a base's intents with the numbers of their examples."""
+    from cli import direct
+    from core import intents
+
+    examples = direct.run(context, lambda database, _: intents.examples(database, base=base))
+    if json:
+        printing.as_json(examples)
+        return
+    labels = Counter(example.label for example in examples)
+    printing.table(("label", "examples"), sorted(labels.items()), empty="No examples.")

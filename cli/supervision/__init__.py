@@ -1,0 +1,1 @@
+"""Keeps processes running: starts them, forwards what they say, starts again what dies."""
