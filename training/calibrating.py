@@ -1,0 +1,347 @@
+"""Fitting the chance that an entry answers, and from which chance on to answer.
+
+Run as `python -m training.calibrating --models DIR`; writes `retrieval/data/confidence.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
+from scipy.stats import binom
+
+from answering.fitting import labelled
+from answering.intents import OUT_OF_SCOPE, IntentClassifier, general_examples
+from core.types import FaqEntry
+from retrieval.encoders.protocol import Encoder
+from retrieval.fusion import CALIBRATION, EXACT_WEIGHT, Calibrator, Doubts, Signals
+from retrieval.index import Change, KnowledgeIndex, doubts, texts_of
+from retrieval.rewriting import is_chinese
+
+Matrix = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2)
+FEWEST_ANSWERS = 60
+"""Among fewer answers a single error decides."""
+DELTA = 0.1
+"""The chance that a certified threshold keeps its rate only by luck."""
+PENALTY = 1e-5
+FOLDS = 5
+NEGATIVE_LABELS = frozenset({OUT_OF_SCOPE, "greeting", "thanks", "goodbye", "human_request"})
+MISSING_SHARE = 0.25
+"""How much a question whose entry was taken out counts: customers ask it less often."""
+TRAFFIC = {"customer": 1.0, "missing": 0.05, "unrelated": 0.05}
+"""How often each kind of case is met, for the thresholds.
+
+Left-out alternates are harder than what customers say and are not counted; most messages without
+an answer are recognised by their intent before a threshold is asked.
+"""
+LEFT_OUT_SHARE = 0.4
+"""How much a left-out alternate counts: staff pick alternates to differ, customers do not."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question with its candidates.
+
+    Attributes:
+        right: Which of the candidates answer; none where the entry is missing.
+        group: Cases of one entry are never on both sides of a fold.
+    """
+
+    signals: tuple[Signals, ...]
+    doubts: Doubts
+    right: tuple[int, ...]
+    weight: float
+    group: str
+    kind: str
+
+
+class Cases:
+    """Makes cases from one knowledge base.
+
+    Args:
+        entries: Published entries; ids of translations end in `-<locale>`.
+        examples: Labelled messages as (text, label), the base's own and the general ones.
+        questions: Customers' questions with the ids of the entries that answer them.
+        encoder: The encoder whose confidence is calibrated.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[FaqEntry],
+        examples: Sequence[tuple[str, str]],
+        questions: Sequence[tuple[str, frozenset[str]]],
+        encoder: Encoder,
+    ) -> None:
+        self._entries = entries
+        self._examples = examples
+        self._questions = questions
+        wanted = [text for entry in entries for text in texts_of(entry)]
+        self._passages = _encoded(wanted, encoder.encode_passages)
+        asked = [alternate for entry in entries for alternate in entry.alternates]
+        asked += [text for text, _ in [*examples, *questions]]
+        asked += [entry.question for entry in entries]
+        self._queries = _encoded(asked, encoder.encode_queries)
+        self._index = KnowledgeIndex(encoder.dimensions, UNFITTED)
+        self._index.apply([self._change(entry) for entry in entries])
+
+    def make(self) -> Iterator[Case]:
+        """Yield a case for each left-out alternate, missing entry and unrelated message."""
+        halves = [self._classifier(0), self._classifier(1)]
+        for number, entry in enumerate(self._entries):
+            for alternate in entry.alternates:
+                off_topic = _off_topic(halves[number % 2], self._queries[alternate])
+                yield from self._of_alternate(entry, alternate, off_topic)
+        for number, (text, ids) in enumerate(self._questions):
+            off_topic = _off_topic(halves[number % 2], self._queries[text])
+            yield from self._of_question(text, ids, off_topic)
+        for number, (text, label) in enumerate(self._examples):
+            if label in NEGATIVE_LABELS:
+                off_topic = _off_topic(halves[(number + 1) % 2], self._queries[text])
+                yield from self._unrelated(text, off_topic)
+
+    def _of_alternate(self, entry: FaqEntry, alternate: str, off_topic: float) -> Iterator[Case]:
+        rest = tuple(a for a in entry.alternates if a != alternate)
+        self._index.apply([self._change(replace(entry, alternates=rest))])
+        common: dict[str, Any] = {
+            "off_topic": off_topic, "locale": entry.locale, "weight": LEFT_OUT_SHARE,
+        }  # fmt: skip
+        yield from self._case(alternate, {entry.id}, kind="alternate", **common)
+        twins = [e.id for e in self._entries if _root(e) == _root(entry) and e is not entry]
+        if twins:
+            yield from self._case(alternate, {twins[0]}, kind="foreign", foreign=True, **common)
+        self._index.apply([self._change(entry)])
+
+    def _of_question(
+        self, text: str, ids: frozenset[str], off_topic: float
+    ) -> Iterator[Case]:
+        yield from self._case(text, ids, off_topic=off_topic, locale="en", kind="customer")
+        yield from self._case(
+            text, set(), off_topic=off_topic, locale="en", kind="missing", without=ids,
+            group=min(ids), weight=MISSING_SHARE,
+        )  # fmt: skip
+
+    def _unrelated(self, text: str, off_topic: float) -> Iterator[Case]:
+        locale = "zh" if is_chinese(text) else "en"
+        yield from self._case(text, set(), off_topic=off_topic, locale=locale, kind="unrelated")
+
+    def _case(
+        self,
+        text: str,
+        right: AbstractSet[str],
+        *,
+        off_topic: float,
+        locale: str,
+        kind: str,
+        foreign: bool = False,
+        without: AbstractSet[str] = frozenset(),
+        group: str = "",
+        weight: float = 1.0,
+    ) -> Iterator[Case]:
+        found = self._index.candidates(
+            text, self._queries[text], locale=locale, foreign=foreign, without=without
+        )
+        if not found:
+            return
+        places = tuple(i for i, c in enumerate(found) if c.entry.id in right)
+        yield Case(
+            tuple(c.signals for c in found),
+            doubts(text, found, off_topic),
+            places,
+            weight,
+            group or min(right, default=text),
+            kind,
+        )
+
+    def _classifier(self, half: int) -> IntentClassifier:
+        """Return intents fitted on every second example, so that the others are new to it."""
+        some = [e for i, e in enumerate(self._examples) if i % 2 == half]
+        questions = [e.question for i, e in enumerate(self._entries) if i % 2 != half]
+        given = labelled([e for e in some if e not in general_examples()], questions)
+        held = {text for text, _ in some} | set(questions)
+        kept = [(text, label) for text, label in given if text in held]
+        vectors = np.stack([self._queries[text] for text, _ in kept])
+        return IntentClassifier.fit(vectors, [label for _, label in kept])
+
+    def _change(self, entry: FaqEntry) -> Change:
+        return Change(entry, np.stack([self._passages[text] for text in texts_of(entry)]))
+
+
+UNFITTED = Calibrator((0.0,) * 6, (0.0,) * 3, 0.0, {"0.05": 0.5})
+
+
+def fit(cases: Sequence[Case]) -> Calibrator:
+    """Return the calibrator under which what was right is likeliest, without thresholds.
+
+    Where several entries are right, the chance of any of them counts.
+    """
+    size = max(len(case.signals) for case in cases)
+    table = np.zeros((len(cases), size, 6))
+    allowed = np.zeros((len(cases), size + 1), np.bool_)
+    right = np.zeros((len(cases), size + 1), np.bool_)
+    doubt = np.asarray([[*astuple(case.doubts), 1.0] for case in cases])
+    weight = np.asarray([case.weight for case in cases])
+    weight /= weight.sum()
+    for row, case in enumerate(cases):
+        table[row, : len(case.signals)] = [astuple(s) for s in case.signals]
+        allowed[row, : len(case.signals)] = True
+        right[row, list(case.right) or [size]] = True
+    allowed[:, size] = True
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        logits = np.concatenate([table @ parameters[:6], (doubt @ parameters[6:])[:, None]], axis=1)
+        chances = softmax(np.where(allowed, logits, -np.inf), axis=1)
+        told = np.maximum((chances * right).sum(axis=1), 1e-12)
+        surplus = (chances - chances * right / told[:, None]) * weight[:, None]
+        gradient = np.concatenate(
+            [np.einsum("ij,ijk->k", surplus[:, :size], table), surplus[:, size] @ doubt]
+        )
+        value = -(weight * np.log(told)).sum() + PENALTY * parameters @ parameters
+        return value, gradient + 2 * PENALTY * parameters
+
+    found = minimize(loss, np.zeros(10), jac=True, method="L-BFGS-B").x
+    weights = (*found[:4], EXACT_WEIGHT, found[5])
+    return Calibrator(weights, tuple(found[6:9]), float(found[9]), {})
+
+
+def thresholds(
+    confidences: Floats, right: NDArray[np.bool_], weights: Floats
+) -> dict[str, dict[str, Any]]:
+    """Return for each tolerated error rate from which confidence on answering keeps it.
+
+    The rate holds from there on up to every stricter threshold. `certified` says whether so few
+    errors among so many answers would also be unlikely at a higher rate (Learn-then-Test).
+
+    Source: Angelopoulos et al. 2021.
+    """
+    grid = np.round(np.arange(0.96, 0.19, -0.02), 2)
+    levels: dict[str, dict[str, Any]] = {}
+    for tolerance in TOLERANCES:
+        kept, certified = 0.97, False
+        for threshold in grid:
+            answered = confidences >= threshold
+            number = weights[answered].sum()
+            wrong = (weights * ~right)[answered].sum()
+            if number >= FEWEST_ANSWERS and wrong > tolerance * number:
+                break
+            if number >= FEWEST_ANSWERS:
+                kept = float(threshold)
+                chance = binom.cdf(round(wrong), round(number), tolerance)
+                certified = bool(chance <= DELTA)
+        levels[str(tolerance)] = {"from": kept, "certified": certified}
+    return levels
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a calibrator makes of cases it was not fitted on."""
+
+    confidences: Floats
+    right: NDArray[np.bool_]
+    kinds: NDArray[np.str_]
+
+
+def cross_check(cases: Sequence[Case]) -> Outcome:
+    """Return each case's best chance and whether that entry was right, out of fold."""
+    groups = {g: i % FOLDS for i, g in enumerate(sorted({case.group for case in cases}))}
+    confidences = np.zeros(len(cases))
+    right = np.zeros(len(cases), np.bool_)
+    for fold in range(FOLDS):
+        model = fit([case for case in cases if groups[case.group] != fold])
+        for i, case in enumerate(cases):
+            if groups[case.group] == fold:
+                chances = model.chances(case.signals, case.doubts)
+                confidences[i] = chances.max()
+                right[i] = int(chances.argmax()) in case.right
+    return Outcome(
+        confidences,
+        right,
+        np.asarray([case.kind for case in cases]),
+    )
+
+
+def report(outcome: Outcome, answer_from: float) -> dict[str, Any]:
+    """Return by kind of case how many there are, and how many are answered and how well."""
+    figures: dict[str, Any] = {}
+    for kind in dict.fromkeys(outcome.kinds.tolist()):
+        mine = outcome.kinds == kind
+        answered = mine & (outcome.confidences >= answer_from)
+        figures[kind] = {
+            "n": int(mine.sum()),
+            "entry found first": round(float(outcome.right[mine].mean()), 3),
+            "answered": round(float(answered.sum() / mine.sum()), 3),
+            "right among answered": round(
+                float(outcome.right[answered].mean()) if answered.any() else 1.0, 3
+            ),
+        }
+    return figures
+
+
+def calibrate(cases: Sequence[Case], note: str) -> dict[str, Any]:
+    """Return what `confidence.json` holds: weights, thresholds, and how they came about."""
+    outcome = cross_check(cases)
+    shares = np.asarray([TRAFFIC.get(str(kind), 0.0) for kind in outcome.kinds])
+    levels = thresholds(outcome.confidences, outcome.right, shares)
+    model = fit(cases)
+    return {
+        "fitted": note,
+        "weights": [round(w, 4) for w in model.weights],
+        "none_weights": [round(w, 4) for w in model.none_weights],
+        "bias": round(model.bias, 4),
+        "thresholds": {rate: level["from"] for rate, level in levels.items()},
+        "certified": [rate for rate, level in levels.items() if level["certified"]],
+        "delta": DELTA,
+        "out of fold at 0.05": report(outcome, levels["0.05"]["from"]),
+    }
+
+
+def _encoded(texts: Sequence[str], encode: Any) -> Mapping[str, NDArray[np.float32]]:
+    unique = list(dict.fromkeys(texts))
+    return dict(zip(unique, encode(unique), strict=True))
+
+
+def _off_topic(classifier: IntentClassifier, vector: NDArray[np.float32]) -> float:
+    return float(classifier.probabilities(vector[None])[0, -1])
+
+
+def _root(entry: FaqEntry) -> str:
+    return entry.id.removesuffix(f"-{entry.locale}")
+
+
+def main(
+    models: Annotated[Path, "The model store."],
+    out: Path = CALIBRATION,
+    encoder: str = "multilingual-e5-small",
+) -> None:
+    """Calibrate on the sample shop and write the result."""
+    from retrieval.encoders.loading import load_encoder
+    from training.evaluation.samples import sample_entries, sample_examples, sample_questions
+
+    examples = [*general_examples(), *sample_examples()]
+    cases = Cases(sample_entries(), examples, sample_questions(), load_encoder(encoder, models))
+    made = list(cases.make())
+    note = (
+        f"python -m training.calibrating, {encoder}: {len(made)} cases of the sample shop: the "
+        "customers' messages of its training pairs, with and without the entry that answers; each "
+        "alternate left out in turn, also against the entries of the other languages; messages of "
+        "other intents with a classifier that was fitted without them"
+    )
+    stored = calibrate(made, note)
+    out.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(stored, indent=2))
+
+
+if __name__ == "__main__":
+    import typer
+
+    typer.run(main)

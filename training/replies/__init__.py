@@ -1,0 +1,1 @@
+"""Fine-tuning the reply model on grounded replies."""
