@@ -29,6 +29,8 @@ COMMANDS = (
     "cli.commands.intents",
     "cli.commands.texts",
     "cli.commands.sample",
+    "cli.commands.train",
+    "cli.commands.models",
     "cli.commands.doctor",
     "cli.commands.bench",
 )
@@ -71,7 +73,9 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:  # a wrong option or argument
-        print(f"deskhand: {error.format_message()} See --help.", file=sys.stderr)
+        told = error.format_message()
+        is_help = "\n" in told  # no command at all: the whole help
+        print(told if is_help else f"deskhand: {told} See --help.", file=sys.stderr)
         return USAGE_ERROR
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

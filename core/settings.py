@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.types import ReplyStyle
 
@@ -55,8 +57,8 @@ class Settings(BaseSettings):
     """Seconds until a customer who still waits is told so."""
     debounce: float = Field(default=0.4, ge=0, le=30)
     """Seconds that a turn waits for more, when its text does not look complete."""
-    chat_origins: tuple[str, ...] = ()
-    """Web sites that may embed the chat widget, such as https://shop.example."""
+    chat_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web sites that may embed the chat, such as https://shop.example; separated by commas."""
     chat_messages_per_minute: int = Field(default=30, ge=1)
     """How many messages one web-chat visitor may send in a minute."""
     lease_seconds: float = Field(default=4.0, gt=0.5, le=300)
@@ -92,6 +94,26 @@ class Settings(BaseSettings):
         if value and not value.get_secret_value().startswith(schemes):
             raise ValueError(f"must begin with one of {', '.join(schemes)}")
         return value
+
+    @field_validator("chat_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            [part for part in re.split(r"[,\s]+", value) if part]
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("chat_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.rstrip("/") for origin in value)
+        for origin in origins:
+            if not re.fullmatch(r"https?://[\w.\-]+(:\d+)?", origin, re.ASCII):
+                raise ValueError(
+                    f"{origin!r} is no site; write it as https://shop.example, without a path"
+                )
+        return origins
 
     @field_validator("public_url", "reply_model_url")
     @classmethod

@@ -84,7 +84,17 @@ def mask(text: str) -> str:
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-CHATTY = ("httpx", "httpcore", "telegram", "slack_bolt", "slack_sdk", "aiohttp", "alembic")
+CHATTY = (
+    "httpx",
+    "httpcore",
+    "telegram",
+    "slack_bolt",
+    "slack_sdk",
+    "aiohttp",
+    "alembic",
+    "sentence_transformers",
+    "celery.worker.consumer.connection",
+)
 
 
 class JsonFormatter(logging.Formatter):

@@ -7,12 +7,14 @@ import logging
 import os
 import socket
 import threading
+import warnings
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from celery import signals
+from celery.exceptions import SecurityWarning
 
 from core.db import deliveries, processes, turns
 from core.db.connect import Database
@@ -121,6 +123,8 @@ def serve_queues(name: str, queues: Sequence[str], concurrency: int) -> int:
     Threads, since a process that holds a model or a CUDA context cannot be forked.
     """
     signals.setup_logging.connect(_keep_our_logging)
+    # Its concern as root is pickled messages; ours are JSON, and nothing else is accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         hostname=name,
         pool="threads",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from core.faq_files import BadRow, Row
 
 AUTHOR = "sample"
+VECTORS = "vectors.safetensors"
+"""Made anew by `python -m benchmarks.encode_sample` when a text of the sample changes."""
 FOLDER = files("cli.commands") / "sample_shop"
 
 
@@ -58,6 +60,7 @@ async def load(database_url: str, progress: Callable[[str], None]) -> bool:
         Unavailable: The database is away.
     """
     from core import faq, intents, wording
+    from core.db import embeddings
     from core.db.connect import Database
 
     async with Database(database_url, size=2) as database:
@@ -68,14 +71,32 @@ async def load(database_url: str, progress: Callable[[str], None]) -> bool:
         for locale, by_key in _texts().items():
             for key, text in by_key.items():
                 await wording.set_text(database, locale, key, text)
-        await intents.replace_examples(database, _examples())
+        await intents.replace_examples(database, examples())
         report = await faq.import_rows(
             database, _entries, author=AUTHOR, name="faq.jsonl", strict=True
         )
         if not report.imported:
             raise InvalidInput(report.lines()[0])
+        async with database.transaction() as conn:
+            await embeddings.put_many(conn, *shipped_vectors())
         progress(f"Loaded {report.created} sample entries")
         return True
+
+
+def shipped_vectors() -> tuple[str, dict[bytes, list[float]]]:
+    """Return an encoder's name and the vectors that it made of the sample's texts, by their hash.
+
+    They save a first start a minute of encoding; what is not among them is encoded as ever.
+    """
+    from safetensors import safe_open
+
+    with safe_open(str(FOLDER / VECTORS), framework="numpy") as file:
+        hashes, vectors = file.get_tensor("hashes"), file.get_tensor("vectors")
+        encoder = file.metadata()["encoder"]
+    return encoder, {
+        bytes(digest): vector
+        for digest, vector in zip(hashes, vectors.astype("float32").tolist(), strict=True)
+    }
 
 
 def _entries() -> Iterator[Row | BadRow]:
@@ -85,7 +106,8 @@ def _entries() -> Iterator[Row | BadRow]:
     return FORMATS["jsonl"].read(source)
 
 
-def _examples() -> list[Example]:
+def examples() -> list[Example]:
+    """Return the examples of what the shop's customers want."""
     from core import intents
 
     text = (FOLDER / "intents.csv").read_text(encoding="utf-8")

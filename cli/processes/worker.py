@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from answering.pipeline import Pipeline
+from answering.loading import load_pipeline
 from cli.processes.parts import Setup
 from core.turns import Answering
 from workers import process, turns
@@ -40,7 +40,7 @@ async def _answering(
     settings = setup.settings
     publisher = Publisher()
     publisher.start()
-    pipeline = await asyncio.to_thread(Pipeline.load, settings, on_stall=_end_at_once)
+    pipeline = await asyncio.to_thread(load_pipeline, settings, _end_at_once)
     async with setup.database(settings.worker_concurrency) as database:
         indexer = Indexer(database, pipeline, pipeline.encoder_name)
         await indexer.refresh()

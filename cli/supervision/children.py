@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cli
@@ -15,6 +16,7 @@ from cli.embedded import launch
 
 LINE_LIMIT_BYTES = 64_000
 READ_BYTES = 65_536
+LAST_WORDS_SECONDS = 1.0
 
 Said = Callable[[str], None]
 
@@ -57,7 +59,8 @@ class Child:
         if self._process is None or self._listening is None:
             return 0
         status = await self._process.wait()
-        await self._listening
+        # A process of its own may live on and hold the pipe open: do not wait for that one.
+        await asyncio.wait({self._listening}, timeout=LAST_WORDS_SECONDS)
         pidfiles.remove(self._data_dir, self.role)
         return status
 
@@ -78,13 +81,20 @@ class Child:
         except TimeoutError:
             self.kill()
             await self.wait()
+        self._end_group()
+
+    def _end_group(self) -> None:
+        """End what the process has started and left behind."""
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._listening is not None:
+            self._listening.cancel()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
-            try:
+            with suppress(ProcessLookupError):
                 self._process.send_signal(number)
-            except ProcessLookupError:
-                return
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

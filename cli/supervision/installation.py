@@ -29,6 +29,7 @@ from core.settings import Settings
 ROLES = ("gateway", "worker", "sender", "scheduler")
 """Started in this order."""
 STOP_PATIENCE_SECONDS = 10.0
+SAME_WISH_SECONDS = 1.0
 READY_POLL_SECONDS = 0.25
 DISK_NEEDED_BYTES = 1_000_000_000
 """For the first start, which unpacks the models."""
@@ -60,6 +61,7 @@ class Installation:
         self._services = self._embedded()
         self._children = [self._child(role, [role]) for role in ROLES]
         self._stop = asyncio.Event()
+        self._asked = 0.0
         self._hurry = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -203,9 +205,12 @@ class Installation:
             loop.add_signal_handler(number, self._asked_to_stop)
 
     def _asked_to_stop(self) -> None:
-        if self._stop.is_set():  # asked a second time
+        # Asked a second time, and not only by both `make` and the terminal for one Ctrl-C.
+        if self._stop.is_set() and time.monotonic() - self._asked > SAME_WISH_SECONDS:
             self._hurry.set()
-        self._stop.set()
+        if not self._stop.is_set():
+            self._asked = time.monotonic()
+            self._stop.set()
 
     async def _end_predecessors(self) -> None:
         """End what a start that was killed has left running; a fresh start is the surer way."""

@@ -66,7 +66,7 @@ def test_postgres_starts_empty_with_pgvector_and_keeps_its_rows(data_dir: Path) 
 
 
 def test_nothing_is_left_after_a_stop(data_dir: Path) -> None:
-    with Postgres(data_dir) as postgres, Valkey(data_dir) as valkey:
+    with Postgres(data_dir, durable=False) as postgres, Valkey(data_dir) as valkey:
         pids = [postgres.pid, valkey.pid]
         assert pidfiles.path_of(data_dir, "postgres").read_text() == f"{postgres.pid}\n"
         assert pidfiles.path_of(data_dir, "valkey").read_text() == f"{valkey.pid}\n"
@@ -119,7 +119,7 @@ def test_a_damaged_append_only_file_is_put_aside(data_dir: Path) -> None:
 def test_the_socket_is_short_however_long_the_data_folder_is(data_dir: Path) -> None:
     deep = data_dir / ("long" * 30) / ("longer" * 20)
 
-    with Postgres(deep) as postgres, psycopg.connect(postgres.url) as conn:
+    with Postgres(deep, durable=False) as postgres, psycopg.connect(postgres.url) as conn:
         assert conn.execute("select 1").fetchone() == (1,)
         path = os.fsencode(addresses_folder(deep) / POSTGRES_SOCKET)
 
@@ -127,7 +127,7 @@ def test_the_socket_is_short_however_long_the_data_folder_is(data_dir: Path) -> 
 
 
 def test_only_the_owner_can_reach_sockets_and_data(data_dir: Path) -> None:
-    with Postgres(data_dir):
+    with Postgres(data_dir, durable=False):
         assert addresses_folder(data_dir).stat().st_mode & 0o777 == 0o700
         assert (data_dir / "postgres").stat().st_mode & 0o777 == 0o700
 
@@ -135,7 +135,7 @@ def test_only_the_owner_can_reach_sockets_and_data(data_dir: Path) -> None:
 def test_another_process_finds_the_servers_by_the_data_folder(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with Postgres(data_dir) as postgres:
+    with Postgres(data_dir, durable=False) as postgres:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
         monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -143,8 +143,8 @@ def test_another_process_finds_the_servers_by_the_data_folder(
 
 
 def test_a_second_holder_is_refused_and_harms_nothing(data_dir: Path) -> None:
-    with Postgres(data_dir) as postgres:
-        second = Postgres(data_dir)
+    with Postgres(data_dir, durable=False) as postgres:
+        second = Postgres(data_dir, durable=False)
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()}"):
             second.start()
         second.stop()
@@ -158,7 +158,7 @@ def test_an_interrupted_first_start_is_begun_anew(data_dir: Path) -> None:
     (data_dir / "postgres.new").mkdir()
     (data_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
 
-    with Postgres(data_dir) as postgres, psycopg.connect(postgres.url) as conn:
+    with Postgres(data_dir, durable=False) as postgres, psycopg.connect(postgres.url) as conn:
         assert conn.execute("select 1").fetchone() == (1,)
 
     assert not (data_dir / "postgres.new").exists()
@@ -169,7 +169,7 @@ def test_data_of_another_major_release_is_named_and_left_alone(data_dir: Path) -
     (data_dir / "postgres" / "PG_VERSION").write_text("15\n")
 
     with pytest.raises(ConfigurationError, match="made by PostgreSQL 15"):
-        Postgres(data_dir).start()
+        Postgres(data_dir, durable=False).start()
 
     assert (data_dir / "postgres" / "PG_VERSION").read_text() == "15\n"
 
@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_clear_line(data_dir: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("cli.embedded.service.DISK_NEEDED_BYTES", 10**18)
 
     with pytest.raises(ConfigurationError, match=r"The disk of \S+ is full: .*postgres") as told:
-        Postgres(data_dir).start()
+        Postgres(data_dir, durable=False).start()
 
     assert "\n" not in str(told.value)
 
@@ -208,7 +208,7 @@ def test_after_a_sigkill_of_their_holder_the_next_start_has_them(data_dir: Path)
         holder.kill()
         holder.wait()
 
-    with Postgres(data_dir) as postgres, Valkey(data_dir) as valkey:
+    with Postgres(data_dir, durable=False) as postgres, Valkey(data_dir) as valkey:
         with psycopg.connect(postgres.url) as conn:
             assert conn.execute("select 1").fetchone() == (1,)
         assert say(valkey.url, b"PING") == b"+PONG\r\n"
@@ -218,7 +218,7 @@ def test_after_a_sigkill_of_their_holder_the_next_start_has_them(data_dir: Path)
 def test_a_recycled_pid_is_never_taken_for_ours(data_dir: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
         pidfiles.write(data_dir, "postgres", stranger.pid)
-        with Postgres(data_dir):
+        with Postgres(data_dir, durable=False):
             assert stranger.poll() is None
         stranger.communicate(b"\n")
 
@@ -227,7 +227,7 @@ def test_a_recycled_pid_is_never_taken_for_ours(data_dir: Path) -> None:
 
 @as_root
 def test_as_root_the_servers_run_as_an_unprivileged_user(data_dir: Path) -> None:
-    with Postgres(data_dir) as postgres, Valkey(data_dir) as valkey:
+    with Postgres(data_dir, durable=False) as postgres, Valkey(data_dir) as valkey:
         for pid in (postgres.pid, valkey.pid):
             assert psutil.Process(pid).username() == "nobody"
             assert psutil.Process(pid).uids().saved != 0
@@ -239,7 +239,7 @@ def test_as_root_a_closed_folder_on_the_way_is_named(data_dir: Path) -> None:
     closed.mkdir(mode=0o700)
 
     with pytest.raises(ConfigurationError, match=f"nobody.* the folder {closed} is closed") as told:
-        Postgres(closed / "inner").start()
+        Postgres(closed / "inner", durable=False).start()
 
     assert "\n" not in str(told.value)
     assert closed.stat().st_mode & 0o777 == 0o700, "nobody's folder is opened behind their back"
@@ -252,4 +252,4 @@ def test_a_socket_folder_that_somebody_else_made_is_refused(data_dir: Path) -> N
     os.chown(trap, 12345, 12345)
 
     with pytest.raises(ConfigurationError, match="belongs to somebody else"):
-        Postgres(data_dir).start()
+        Postgres(data_dir, durable=False).start()

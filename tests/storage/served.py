@@ -86,9 +86,9 @@ def settings(**changes: object) -> Settings:
 
 @asynccontextmanager
 async def stand(
-    database: Database, *, routers: Sequence[APIRouter] = (), **changes: object
+    database: Database, *, port: int = 0, routers: Sequence[APIRouter] = (), **changes: object
 ) -> AsyncIterator[Stand]:
-    """Run a gateway on a free port; a listener on the database wakes those who follow."""
+    """Run a gateway; a listener on the database wakes those who follow."""
     scripted = Scripted()
     doorbell = Answers(database, scripted)
     followers, stopping = Followers(), asyncio.Event()
@@ -114,7 +114,7 @@ async def stand(
     )
     await ready.wait()
     try:
-        async with serving(app) as url:
+        async with serving(app, port) as url:
             yield Stand(database, app, doorbell, scripted, followers, stopping, url, troubles)
             stopping.set()  # ends streams, as the gateway does when it is told to stop
             await doorbell.settled()
@@ -137,10 +137,11 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an app on a free port and yield its address."""
+async def serving(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
+    """Serve an app on a port, else on a free one, and yield its address."""
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
         server = Server(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))

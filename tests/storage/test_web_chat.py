@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from bots.web import COOKIE, Visitor, WebChat, preferred
 from core.db import faq
 from core.db.connect import Database
+from core.settings import Settings
 from core.types import FaqEntry, MessageKind, Tier
 from tests.storage.served import Stand, settings, stand
 from tests.storage.spine import said
@@ -292,6 +293,18 @@ def test_the_cookie_crosses_sites_only_where_the_chat_is_embedded(changes, wante
     cookie = response.headers["set-cookie"]
     assert all(word in cookie for word in wanted)
     assert not any(word in cookie for word in unwanted)
+
+
+def test_sites_that_may_embed_the_chat_are_separated_by_commas(monkeypatch):
+    monkeypatch.setenv("DESKHAND_CHAT_ORIGINS", "https://a.example/, http://localhost:3000")
+
+    assert Settings().chat_origins == ("https://a.example", "http://localhost:3000")
+
+
+@pytest.mark.parametrize("origin", ["shop.example", "https://a.example/path", "https://a;b", "*"])
+def test_a_site_that_is_no_origin_is_refused_at_start(origin):
+    with pytest.raises(ValidationError, match="without a path"):
+        settings(chat_origins=(origin,))
 
 
 def test_a_cookie_signed_with_another_key_is_not_believed():
