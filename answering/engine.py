@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from answering.generators.protocol import ContinuousGenerator, Generated, Generator
+from answering.generators.protocol import ContinuousGenerator, Generated
+from answering.generators.protocol import Generator as ReplyModel
 from answering.prompting import Prompt, cut, estimate_tokens
 from core.errors import DeskhandError, PermanentError, Unavailable
 from retrieval.encoders.protocol import Encoder, Vectors
@@ -44,7 +45,9 @@ FORGET_SECONDS = 60.0
 class Monotonic(Protocol):
     """A clock that only goes forward, in seconds."""
 
-    def __call__(self) -> float: ...
+    def __call__(self) -> float:
+        """Return the time."""
+        ...
 
 
 @dataclass
@@ -85,7 +88,7 @@ class Engine:
     def __init__(
         self,
         encoder: Encoder,
-        generator: Generator | ContinuousGenerator | None = None,
+        generator: ReplyModel | ContinuousGenerator | None = None,
         *,
         on_stall: Callable[[], None] = lambda: None,
         queue_limit: int = QUEUE_LIMIT,
@@ -188,10 +191,7 @@ class Engine:
     def waiting(self) -> int:
         """How many requests wait or run."""
         return (
-            len(self._queries)
-            + len(self._passages)
-            + len(self._generations)
-            + len(self._running)
+            len(self._queries) + len(self._passages) + len(self._generations) + len(self._running)
         )
 
     @property
@@ -285,7 +285,7 @@ class Engine:
             self._in_hand = list(jobs)
         return jobs
 
-    def _generate_batch(self, generator: Generator, jobs: Sequence[_Generation]) -> None:
+    def _generate_batch(self, generator: ReplyModel, jobs: Sequence[_Generation]) -> None:
         try:
             with self._stepping():
                 written = generator.generate(
@@ -348,7 +348,7 @@ class Engine:
         return True
 
     @contextmanager
-    def _stepping(self) -> Iterator[None]:
+    def _stepping(self) -> Generator[None]:
         """Mark the time in which the thread is inside a model, for the watchdog."""
         self._busy_since = self._clock()
         try:

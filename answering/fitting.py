@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +21,26 @@ from core.types import Intent
 Vector = NDArray[np.float32]
 Vectors = Callable[[Sequence[str]], Awaitable[Mapping[str, Vector]]]
 
+FITTED_AS = "2026-11"
+"""Raised when the way of fitting changes, so that no older head is taken for a new one."""
 MOST_QUESTIONS = 600
 """Of a large base a sample stands for the rest: a fit must take seconds."""
 
 
-class IntentModel:
-    """The classifier that stands, and the examples of the base it is fitted on."""
+KEPT_HEADS = 20
+"""Fitted heads in the store; the oldest go."""
 
-    def __init__(self) -> None:
+
+class IntentModel:
+    """The classifier that stands, and the examples of the base it is fitted on.
+
+    Args:
+        store: Folder in which fitted heads are kept, so that a start with the examples of the last
+            one takes no fit; None keeps none.
+    """
+
+    def __init__(self, store: Path | None = None) -> None:
+        self._store = store
         self.own: tuple[tuple[str, str], ...] = ()
         self.classifier: IntentClassifier | None = None
 
@@ -37,20 +55,42 @@ class IntentModel:
         examples = labelled(self.own, questions)
         known = await vectors([text for text, _ in examples])
         self.classifier = await asyncio.to_thread(
-            IntentClassifier.fit,
+            self._fitted,
             np.stack([known[text] for text, _ in examples]),
             [label for _, label in examples],
         )
 
+    def _fitted(self, vectors: NDArray[np.float32], labels: Sequence[str]) -> IntentClassifier:
+        if self._store is None:
+            return IntentClassifier.fit(vectors, labels)
+        digest = hashlib.sha256(f"{FITTED_AS} {labels}".encode() + vectors.tobytes()).hexdigest()
+        place = self._store / f"intents-{digest[:32]}.npz"
+        damage = suppress(OSError, ValueError, KeyError, BadZipFile)  # or missing: fit anew
+        with damage, place.open("rb") as file, np.load(file) as state:
+            return IntentClassifier.restore(state)
+        classifier = IntentClassifier.fit(vectors, labels)
+        with suppress(OSError):  # a store that cannot be written costs a fit at the next start
+            _keep(place, classifier)
+        return classifier
 
-def labelled(
-    own: Sequence[tuple[str, str]], questions: Sequence[str]
-) -> list[tuple[str, str]]:
+
+def _keep(place: Path, classifier: IntentClassifier) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f".{os.getpid()}.npz")
+    state: dict[str, Any] = dict(classifier.state())
+    np.savez(unfinished, **state)
+    unfinished.replace(place)
+    kept = sorted(place.parent.glob("intents-*.npz"), key=lambda path: path.stat().st_mtime)
+    for old in kept[:-KEPT_HEADS]:
+        old.unlink(missing_ok=True)
+
+
+def labelled(own: Sequence[tuple[str, str]], questions: Sequence[str]) -> list[tuple[str, str]]:
     """Return the examples, each text once; the base's own label beats ours, ours an entry's."""
     chosen = list(dict.fromkeys(questions))
     if len(chosen) > MOST_QUESTIONS:
         chosen = random.Random(7).sample(chosen, MOST_QUESTIONS)
-    by_text = {question: QUESTION for question in chosen}
+    by_text = dict.fromkeys(chosen, QUESTION)
     by_text |= dict(general_examples())
     by_text |= dict(own)
     return list(by_text.items())

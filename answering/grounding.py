@@ -20,31 +20,33 @@ Adlakha et al., TACL 2024. At 0.75 no invention of the untuned model was let thr
 LONGER_THAN_SOURCES = 1.3
 """A reply with more words than its sources has added something."""
 
-_SENTENCE = re.compile(r"(?<=[.!?。！？])(?<!\b[A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[\"'(*\[]?[A-Z0-9])|\n+")
-_URL = re.compile(r"(?:https?://|www\.)[^\s<>()\[\]]+|\b[\w.-]+\.(?:com|org|net|example|shop|io|co|eu|de|nl)(?:/[^\s<>()\[\]]*)?\b", re.I)
+_SENTENCE = re.compile(
+    r"(?<=[.!?。！？])(?<!\b[A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[\"'(*\[]?[A-Z0-9])|\n+"
+)
+_URL = re.compile(
+    r"(?:https?://|www\.)[^\s<>()\[\]]+|\b[\w.-]+\.(?:com|org|net|example|shop|io|co|eu|de|nl)(?:/[^\s<>()\[\]]*)?\b",
+    re.I,
+)
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _CODE = re.compile(r"\b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[A-Za-z0-9]+(?:-[A-Za-z0-9]*)*\b")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _NAME = re.compile(r"\b[A-Z][a-zA-Z'\u00c0-\u024f-]+")
-_NUMBER_WORDS = {
-    w: str(n)
-    for n, w in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen twenty".split()
-    )
-} | {
-    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90",
-    "hundred": "100", "thousand": "1000", "twice": "2", "once": "1", "half": "half",
-    "free": "free", "monday": "monday", "tuesday": "tuesday", "wednesday": "wednesday",
-    "thursday": "thursday", "friday": "friday", "saturday": "saturday", "sunday": "sunday",
-    "january": "january", "february": "february", "march": "march", "april": "april",
-    "june": "june", "july": "july", "august": "august", "september": "september",
-    "october": "october", "november": "november", "december": "december",
-    "daily": "daily", "weekly": "weekly", "monthly": "monthly", "always": "always",
-    "anytime": "anytime", "unlimited": "unlimited", "guaranteed": "guaranteed",
-    "instantly": "instantly", "immediately": "immediately",
-}  # fmt: skip
-"""Words that are facts as hard as figures; "one" is left out below, being mostly a pronoun."""
+_COUNTED = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty"
+)
+_HARD_WORDS = (
+    "half free monday tuesday wednesday thursday friday saturday sunday january february march "
+    "april june july august september october november december daily weekly monthly always "
+    "anytime unlimited guaranteed instantly immediately"
+)
+_NUMBER_WORDS = (
+    {word: str(number) for number, word in enumerate(_COUNTED.split())}
+    | {word: word for word in _HARD_WORDS.split()}
+    | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90"}
+    | {"hundred": "100", "thousand": "1000", "twice": "2", "once": "1"}
+)
+"""Words that are facts as hard as figures; "one" does not count, being mostly a pronoun."""
 _UNITS = re.compile(
     r"\b(hour|day|business day|working day|week|month|year|minute|second|kilo|gram|litre|liter|"
     r"centimetre|metre|euro|pound|dollar|percent|piece)s?\b|[€$£%¥]",
@@ -71,14 +73,85 @@ _OFFER = re.compile(
     r"shall i|should i|how (?:can|may) i|let me know|feel free|i hope|please let|thank)",
     re.I,
 )
-_ROLE = re.compile(r"\b(?:sources?|passages?|instructions?|as an ai|language model|customer:|assistant:)", re.I)  # fmt: skip
+_ROLE = re.compile(
+    r"\b(?:sources?|passages?|instructions?|as an ai|language model|customer:|assistant:)", re.I
+)
+_WAY = re.compile(r"\b(?:how|where|what (?:do|should|can) (?:i|we)|who|contact|send)\b", re.I)
 _COMPLETE = re.compile(r"[.!?。！？:)\]\"'*_`]\s*$")
 _FILLERS = frozenset(
-    "yes no not also however therefore sorry unfortunately please you your we our it its they "
-    "there here so then such long need want like able possible via "
-    "within during per each every all both only one first after before until if unless when "
-    "while but than more most least less much many very too "
-    "offer have take get use make come be can do go give find see say cost".split()
+    [
+        "yes",
+        "no",
+        "not",
+        "also",
+        "however",
+        "therefore",
+        "sorry",
+        "unfortunately",
+        "please",
+        "you",
+        "your",
+        "we",
+        "our",
+        "it",
+        "its",
+        "they",
+        "there",
+        "here",
+        "so",
+        "then",
+        "such",
+        "long",
+        "need",
+        "want",
+        "like",
+        "able",
+        "possible",
+        "via",
+        "within",
+        "during",
+        "per",
+        "each",
+        "every",
+        "all",
+        "both",
+        "only",
+        "one",
+        "first",
+        "after",
+        "before",
+        "until",
+        "if",
+        "unless",
+        "when",
+        "while",
+        "but",
+        "than",
+        "more",
+        "most",
+        "least",
+        "less",
+        "much",
+        "many",
+        "very",
+        "too",
+        "offer",
+        "have",
+        "take",
+        "get",
+        "use",
+        "make",
+        "come",
+        "be",
+        "can",
+        "do",
+        "go",
+        "give",
+        "find",
+        "see",
+        "say",
+        "cost",
+    ]
 )
 _FILLER_TOKENS = frozenset(t for word in _FILLERS for t in tokens(word))
 
@@ -136,6 +209,8 @@ def check(
     text = " ".join(kept)
     if not _says_something(text, source):
         return Checked("", (*failures, "nothing of the entry is left"))
+    if entries and leaves_out_the_way(text, entries[0]) and _WAY.search(said[-1] if said else ""):
+        return Checked("", (*failures, "leaves out where to go"))
     if len(text.split()) > LONGER_THAN_SOURCES * max(source.words, 12):
         return Checked("", (*failures, "longer than its sources"))
     return Checked(text, tuple(failures))
@@ -149,6 +224,7 @@ class Source:
     answer_tokens: frozenset[str]
     facts: frozenset[str]
     folded: str
+    names: str
     words: int
     sentences: tuple[tuple[frozenset[str], bool], ...]
 
@@ -163,6 +239,7 @@ class Source:
             answer_tokens=frozenset(tokens("\n".join(answers))),
             facts=frozenset(facts("\n".join([*answers, *questions]))) | frozenset(_codes(said)),
             folded=fold(everything),
+            names=fold("\n".join([*answers, *questions, *said[-1:]])),
             words=len(" ".join(answers).split()),
             sentences=tuple(
                 (frozenset(tokens(s)), bool(_NEGATION.search(s)))
@@ -202,10 +279,12 @@ def unsupported(sentence: str, source: Source) -> str | None:
     invented |= {f for f in facts(sentence) if f.isdigit() and f not in source.facts}
     if invented:
         return f"not in the entry: {', '.join(sorted(invented))}"
+    if _stutters(sentence):
+        return "says a figure twice"
     if (unit := _wrong_unit(sentence, source)) is not None:
         return f"not in the entry: {unit}"
     names = [n for n in _NAME.findall(sentence)[0:] if not _begins_with(sentence, n)]
-    if unknown := [n for n in names if fold(n) not in source.folded and n.lower() != "i"]:
+    if unknown := [n for n in names if fold(n) not in source.names and n.lower() != "i"]:
         return f"not in the entry: {', '.join(unknown)}"
     words = [t for t in tokens(sentence) if t not in _FILLER_TOKENS]
     held = sum(t in source.tokens or _akin(t, source.tokens) for t in words)
@@ -246,17 +325,51 @@ def _polarity(
     is_yes, is_no = bool(_YES.search(first)), bool(_NO.search(first))
     negative = is_no or (not is_yes and bool(_NEGATION.search(first)))
     asked = said[-1] if said else ""
-    if (says_yes or says_no) and _NEGATION.search(asked) and not _NEGATION.search(entries[0].question):
+    if (
+        (says_yes or says_no)
+        and _NEGATION.search(asked)
+        and not _NEGATION.search(entries[0].question)
+    ):
         return "yes or no to a question that is turned round"
     if says_yes and negative:
         return "says yes where the entry says no"
     if says_no and is_yes:
         return "says no where the entry says yes"
-    if says_no and not negative and not _NEGATION.search(answer):
+    if says_no and not is_no and not _denies(opening, answer):
         return "says no where the entry does not"
     if is_no and not says_no and not _NEGATION.search(opening):
         return "leaves out the entry's no"
     return None
+
+
+def _denies(opening: str, answer: str) -> bool:
+    """Return whether a sentence of the answer denies what the opening denies."""
+    words = {t for t in tokens(opening) if t not in _FILLER_TOKENS}
+    denied = [set(tokens(s)) for s in split_sentences(answer) if _NEGATION.search(s)]
+    return bool(words) and any(len(words & d) >= 0.7 * len(words) for d in denied)
+
+
+def leaves_out_the_way(text: str, entry: FaqEntry) -> bool:
+    """Return whether a reply names none of the places to which an entry sends the customer.
+
+    Links, addresses, codes and what is set in bold are what the customer needs to act.
+    """
+    answer = entry.answer
+    ways = {*_MAIL.findall(answer), *re.findall(r"\*\*([^*]+)\*\*|`([^`]+)`", answer)}
+    named = {part for way in ways for part in ([way] if isinstance(way, str) else way) if part}
+    named |= set(_URL.findall(answer))
+    said = fold(text)
+    return bool(named) and not any(_bare_link(fold(way)) in said for way in named)
+
+
+def _bare_link(link: str) -> str:
+    return re.sub(r"^(?:mailto:|https?://)?(?:www\.)?", "", link).rstrip(".,/")
+
+
+def _stutters(sentence: str) -> bool:
+    """Return whether a sentence says one figure with its unit twice."""
+    figures = re.findall(r"\d[\d.,:]*\s?[a-z%€$£]+|[€$£]\d[\d.,]*", sentence.lower())
+    return len(figures) != len(set(figures))
 
 
 def _says_something(text: str, source: Source) -> bool:
@@ -272,7 +385,9 @@ def _wrong_unit(sentence: str, source: Source) -> str | None:
         if not _UNITS.fullmatch(unit):
             continue
         stem = unit.rstrip("s")
-        after = re.escape(number) + r"(?:\s*(?:-|to|or|and|–)\s*\d+(?:[.,]\d+)*)?[\s-]*(?:\w+\s+){0,2}"
+        after = (
+            re.escape(number) + r"(?:\s*(?:-|to|or|and|–)\s*\d+(?:[.,]\d+)*)?[\s-]*(?:\w+\s+){0,2}"
+        )
         if not re.search(after + re.escape(stem), source.folded):
             return match.group(0)
     return None
@@ -302,7 +417,9 @@ def _begins_with(sentence: str, name: str) -> bool:
     """Return whether a capital is only that of the sentence's beginning."""
     start = sentence.find(name)
     before = sentence[:start].rstrip(" \"'(*_")
-    return not before or before[-1] in ".!?:,;" and _YES.search(sentence) is not None and start < 8
+    return not before or (
+        before[-1] in ".!?:,;" and _YES.search(sentence) is not None and start < 8
+    )
 
 
 def _akin(token: str, known: frozenset[str]) -> bool:

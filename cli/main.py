@@ -30,6 +30,7 @@ COMMANDS = (
     "cli.commands.texts",
     "cli.commands.sample",
     "cli.commands.train",
+    "cli.commands.eval",
     "cli.commands.models",
     "cli.commands.doctor",
     "cli.commands.bench",

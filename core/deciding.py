@@ -17,14 +17,16 @@ class Policy:
 
     Attributes:
         answer_from: An entry this likely is answered with; fitted to the tolerated error.
-        clarify_from: Each of two competing entries must be this likely.
+        clarify_from: Each of the competing entries must be this likely.
+        together_from: One of them is meant at least with this chance.
         person_from: A wish for a person this likely is granted.
         small_talk_from: A polite phrase this likely is answered in kind.
         refuse_from: Out of scope from here, where no entry is likely enough.
     """
 
     answer_from: float = 0.6
-    clarify_from: float = 0.2
+    clarify_from: float = 0.1
+    together_from: float = 0.45
     person_from: float = 0.6
     small_talk_from: float = 0.5
     refuse_from: float = 0.5
@@ -94,7 +96,7 @@ def _unsure(seen: Seen, policy: Policy) -> Choice:
     competing = [p for p in seen.passages[:3] if p.confidence >= policy.clarify_from]
     together = sum(p.confidence for p in competing)
     can_ask = not seen.asked_back and seen.holder is not Holder.WAITING
-    if can_ask and len(competing) > 1 and together >= policy.answer_from:
+    if can_ask and len(competing) > 1 and together >= policy.together_from:
         return Choice(Decision.CLARIFY, "two entries compete", tuple(competing))
     return Choice(Decision.HAND_OFF, "no entry is likely enough to answer")
 

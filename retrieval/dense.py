@@ -99,8 +99,8 @@ class DenseIndex:
 
     def scores(self, query: Vector) -> NDArray[np.float32]:
         """Return how alike each slot's texts are to a query; -inf where a slot is empty."""
-        best = (1 - WHOLE_SHARE - MEAN_SHARE) * self.best(query)
-        return best + self._blends[: len(best)] @ query
+        best = np.float32(1 - WHOLE_SHARE - MEAN_SHARE) * self.best(query)
+        return (best + self._blends[: len(best)] @ query).astype(np.float32, copy=False)
 
     def best(self, query: Vector) -> NDArray[np.float32]:
         """Return the best cosine of each slot; -inf where a slot is empty."""

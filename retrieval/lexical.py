@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
@@ -31,13 +31,94 @@ _PIECE = re.compile(
     r"|(?P<cjk>[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af々]+)"
     r"|(?P<word>[^\W_]+)"
 )
-_CJK_FILLERS = re.compile("[的了吗呢啊吧呀嘛么我你您他她们是在有个这那和就都也请]|怎么|什么|可以|能不能")
+_CJK_FILLERS = re.compile(
+    "[的了吗呢啊吧呀嘛么我你您他她们是在有个这那和就都也请]|怎么|什么|可以|能不能"
+)
 """Characters that say nothing about the topic; they also end a run, so no pair spans them."""
 _STOP_WORDS = frozenset(
-    "a an the is are am was be been do does did i you we they it my your our their me us them "
-    "to of in on at for from with by and or if so as that this these those there here please "
-    "can could would will shall should may might must have has had get got how what when where "
-    "which who why s t d ll re ve m im hi hello hey about any some just".split()
+    [
+        "a",
+        "an",
+        "the",
+        "is",
+        "are",
+        "am",
+        "was",
+        "be",
+        "been",
+        "do",
+        "does",
+        "did",
+        "i",
+        "you",
+        "we",
+        "they",
+        "it",
+        "my",
+        "your",
+        "our",
+        "their",
+        "me",
+        "us",
+        "them",
+        "to",
+        "of",
+        "in",
+        "on",
+        "at",
+        "for",
+        "from",
+        "with",
+        "by",
+        "and",
+        "or",
+        "if",
+        "so",
+        "as",
+        "that",
+        "this",
+        "these",
+        "those",
+        "there",
+        "here",
+        "please",
+        "can",
+        "could",
+        "would",
+        "will",
+        "shall",
+        "should",
+        "may",
+        "might",
+        "must",
+        "have",
+        "has",
+        "had",
+        "get",
+        "got",
+        "how",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "why",
+        "s",
+        "t",
+        "d",
+        "ll",
+        "re",
+        "ve",
+        "m",
+        "im",
+        "hi",
+        "hello",
+        "hey",
+        "about",
+        "any",
+        "some",
+        "just",
+    ]
 )
 
 Scores = dict[str, float]
@@ -95,13 +176,13 @@ def _tokens(folded: str) -> Iterator[str]:
             yield stem(piece)
 
 
-def weigh(entry: FaqEntry) -> Counter[str]:
+def weigh(entry: FaqEntry) -> dict[str, float]:
     """Return how much each token counts in an entry.
 
     Of the question and its alternates the best occurrence counts, not their sum: an entry with
     many alternates is not longer and not more about its words than one with none.
     """
-    weights: Counter[str] = Counter()
+    weights: defaultdict[str, float] = defaultdict(float)
     for asked in (entry.question, *entry.alternates):
         for token, count in Counter(tokens(asked)).items():
             weights[token] = max(weights[token], FIELD_WEIGHTS["question"] * count)
@@ -111,7 +192,7 @@ def weigh(entry: FaqEntry) -> Counter[str]:
         weights[token] += FIELD_WEIGHTS["entity"]
     for token in tokens(" ".join(entry.tags)):
         weights[token] += FIELD_WEIGHTS["tags"]
-    return weights
+    return dict(weights)
 
 
 class LexicalIndex:
@@ -129,7 +210,7 @@ class LexicalIndex:
         self._deletes: dict[str, set[str]] = {}
         self._rows: dict[str, int] = {}
         self._keys: list[str | None] = []
-        self._weights: list[Counter[str]] = []
+        self._weights: list[dict[str, float]] = []
         self._lengths = np.zeros(0)
         self._free: list[int] = []
 
@@ -164,7 +245,7 @@ class LexicalIndex:
             if not self._postings[token]:
                 self._forget(token)
         self._keys[row] = None
-        self._weights[row] = Counter()
+        self._weights[row] = {}
         self._lengths[row] = 0.0
         self._free.append(row)
 
@@ -230,7 +311,7 @@ class LexicalIndex:
         if self._free:
             return self._free.pop()
         self._keys.append(None)
-        self._weights.append(Counter())
+        self._weights.append({})
         if len(self._keys) > len(self._lengths):
             self._lengths = np.concatenate([self._lengths, np.zeros(len(self._lengths) + 64)])
         return len(self._keys) - 1

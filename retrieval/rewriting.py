@@ -74,9 +74,7 @@ def leans(message: str) -> bool:
             or len(tokens(message)) <= 2
         )
     return bool(
-        _LEAD.search(message)
-        or _POINTER.search(message)
-        or len(tokens(message)) < ELLIPTIC_WORDS
+        _LEAD.search(message) or _POINTER.search(message) or len(tokens(message)) < ELLIPTIC_WORDS
     )
 
 
@@ -85,6 +83,13 @@ def must_lean(message: str) -> bool:
     if _HAN.search(message):
         return bool(_LEAD_ZH.search(message.strip()) or message.strip(" ？?").endswith("呢"))
     return bool(_LEAD.search(message)) and len(tokens(message)) <= ELLIPTIC_WORDS + 1
+
+
+def points_back(message: str, context: Context) -> bool:
+    """Return whether a message speaks of a known thing by a pronoun: "do you make it in red?"."""
+    pointer = _POINTER_ZH if is_chinese(message) else _ENTITY_POINTER
+    named = bool(context.entity) and not _names(message, context.entity)
+    return named and bool(pointer.search(message))
 
 
 def candidates(message: str, context: Context) -> list[str]:
@@ -143,7 +148,9 @@ def _substituted(asked: str, fresh: str, entity: str) -> str | None:
         return None
     if entity and _names(asked, entity):
         # With its noun: "the Heron backpack" + "the cast iron one" is no backpack any more.
-        pattern = re.compile(rf"(?:the\s+)?{re.escape(entity)}(?:\s+[a-z]+)?", re.IGNORECASE)
+        # In a question in small letters nothing shows where the name ends.
+        noun = r"(?:\s+[a-z]+)?" if entity in asked and filler.endswith(("one", "ones")) else ""
+        pattern = re.compile(rf"(?:the\s+)?{re.escape(entity)}{noun}", re.IGNORECASE)
         replaced, count = pattern.subn(lambda _: _ELIDED.sub("", filler), asked, count=1)
         if count:
             return replaced
@@ -160,4 +167,3 @@ def _is_name(filler: str) -> bool:
     """Return whether a filler can stand for a name; customers do not always write capitals."""
     capital = re.match(r"(?:the\s+)?[A-Z\d\u3400-\u9fff]", filler)
     return bool(capital) or (len(filler.split()) == 1 and filler.islower())
-

@@ -131,7 +131,9 @@ class TransformersGenerator:
 
 def _load(place: str, device: str, adapter: Path | None, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a worker's log is no terminal
     wanted = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
     tokenizer: Any = AutoTokenizer.from_pretrained(place)
     model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, wanted))

@@ -32,7 +32,9 @@ def load_encoder(name_or_path: str, models_dir: Path, device: str = "auto") -> E
         ConfigurationError: No such model is found, or it cannot be loaded.
     """
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a worker's log is no terminal
     place = resolve(name_or_path, models_dir)
     try:
         model: Any = SentenceTransformer(

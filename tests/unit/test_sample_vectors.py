@@ -40,7 +40,5 @@ def test_every_text_of_the_sample_has_its_vector():
     wanted |= {digest("query", example.text) for example in sample.examples()}
 
     missing = wanted - set(vectors)
-    assert not missing, (
-        f"{len(missing)} texts changed: run `python -m benchmarks.encode_sample`"
-    )
+    assert not missing, f"{len(missing)} texts changed: run `python -m benchmarks.encode_sample`"
     assert all(abs(sum(v * v for v in vector) - 1.0) < 0.01 for vector in vectors.values())

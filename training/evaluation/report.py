@@ -31,7 +31,9 @@ def _objects(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InvalidInput(f"{where}: this is no JSON ({error}); give one object a line.")
+            raise InvalidInput(
+                f"{where}: this is no JSON ({error}); give one object a line."
+            ) from error
         if not isinstance(row, dict):
             raise InvalidInput(f"{where}: an object is needed, such as {{...}}.")
         for name in required:
@@ -73,16 +75,16 @@ def _lines(path: Path) -> list[str]:
         raise InvalidInput(f"{path} cannot be read as UTF-8 text: {error}.") from error
 
 
-def show(title: str, figures: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print figures: one JSON object, or a line each."""
-    if as_json:
-        print(json.dumps(figures, ensure_ascii=False))
-        return
-    print(title)
+def lines(title: str, figures: Mapping[str, Any]) -> list[str]:
+    """Return figures as lines for a person."""
     width = max(map(len, figures))
-    for name, value in figures.items():
-        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        print(f"  {name:<{width}}  {shown}")
+    return [
+        title,
+        *(
+            f"  {name:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}"
+            for name, value in figures.items()
+        ),
+    ]
 
 
 def progress(label: str, total: int) -> Callable[[int], None]:
@@ -91,6 +93,7 @@ def progress(label: str, total: int) -> Callable[[int], None]:
     def tell(done: int) -> None:
         if done % PROGRESS_EVERY == 0 or done == total:
             end = "\n" if done == total else "\r"
-            print(f"{label}: {done} of {total}", end=end, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{label}: {done} of {total}{end}")
+            sys.stderr.flush()
 
     return tell

@@ -15,7 +15,7 @@ from answering.reading import Reading, best_reading
 from core.types import Author, FaqEntry, Utterance
 from retrieval.encoders.protocol import Encoder
 from retrieval.index import Change, KnowledgeIndex, texts_of
-from retrieval.rewriting import Context, candidates, must_lean, new_words
+from retrieval.rewriting import Context, candidates, must_lean, new_words, points_back
 
 DEPTH = 10
 
@@ -70,7 +70,8 @@ def search(
         Reading(reading, index.search(reading, vector, locale=locale, limit=limit), ())
         for reading, vector in zip(readings, vectors, strict=True)
     ]
-    best = best_reading(found, must_lean=must_lean(text), fresh=new_words(text, context))
+    leaning = must_lean(text) or points_back(text, context)
+    best = best_reading(found, must_lean=leaning, fresh=new_words(text, context))
     return [passage.entry.id for passage in best.passages]
 
 

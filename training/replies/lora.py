@@ -40,7 +40,6 @@ def add(model: PreTrainedModel, rank: int, base_name: str) -> PeftModel:
         lora_dropout=0.0,  # on a CPU drawing the masks costs as much as the layers
         target_modules=list(LAYERS),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_name,
     )
     return _trainable(get_peft_model(model, config), base_name)
 

@@ -1,0 +1,296 @@
+"""The engine: batched equals one by one, one bad input fails alone, nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from answering.engine import Engine
+from answering.generators.protocol import Finish, Generated
+from answering.prompting import ChatMessage, Prompt
+from core.errors import InvalidInput, PermanentError, Unavailable
+from retrieval.encoders.protocol import Vectors
+
+
+class Letters:
+    """An encoder whose vectors count letters; a text with `!` breaks a whole batch."""
+
+    name = "letters"
+    dimensions = 26
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.begun = threading.Event()
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        self.begun.set()
+        self.gate.wait()
+        self.batches.append(list(texts))
+        if any("!" in text for text in texts):
+            raise ValueError("a text that cannot be read")
+        counts = np.asarray([[text.count(chr(97 + i)) + 0.01 for i in range(26)] for text in texts])
+        return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        return self.encode_queries(texts)
+
+
+class Echo:
+    """A generator that repeats; it takes in new prompts while others run, three steps each."""
+
+    name = "echo"
+
+    def __init__(self) -> None:
+        self._left: dict[int, tuple[int, str]] = {}
+        self.most_at_once = 0
+        self.dropped: list[int] = []
+        self.breaks = False
+        self.endless = False
+
+    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
+        return [Generated(p.messages[-1].content, Finish.STOP) for p in prompts]
+
+    def start(self, request_id: int, prompt: Prompt, max_new_tokens: int) -> None:
+        if not prompt.messages:
+            raise InvalidInput("the prompt is empty")
+        self._left[request_id] = (3, prompt.messages[-1].content)
+        self.most_at_once = max(self.most_at_once, len(self._left))
+
+    def step(self) -> Mapping[int, Generated]:
+        if self.breaks:
+            self.breaks = False
+            raise RuntimeError("out of memory")
+        if self.endless:
+            return {}
+        self._left = {key: (left - 1, text) for key, (left, text) in self._left.items()}
+        ended = {k: Generated(t, Finish.STOP) for k, (left, t) in self._left.items() if left == 0}
+        for key in ended:
+            del self._left[key]
+        return ended
+
+    def drop(self, request_id: int) -> None:
+        self.dropped.append(request_id)
+        self._left.pop(request_id, None)
+
+    @property
+    def running(self) -> int:
+        return len(self._left)
+
+    def close(self) -> None:
+        self._left.clear()
+
+
+class Batches:
+    """A generator without continuous batching."""
+
+    name = "batches"
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
+        self.sizes.append(len(prompts))
+        return [Generated(p.messages[-1].content, Finish.STOP) for p in prompts]
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def running(
+    encoder: Letters,
+    generator: Echo | Batches | None = None,
+    *,
+    queue_limit: int = 512,
+    stall_seconds: float = 120.0,
+    on_stall: Callable[[], None] = lambda: None,
+) -> Iterator[Engine]:
+    engine = Engine(
+        encoder, generator, queue_limit=queue_limit, stall_seconds=stall_seconds, on_stall=on_stall
+    ).start()
+    try:
+        yield engine
+    finally:
+        encoder.gate.set()
+        engine.close()
+
+
+def prompt(text: str) -> Prompt:
+    return Prompt((ChatMessage("user", text),))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.lists(st.text("abcxyz ", min_size=1, max_size=30), min_size=1, max_size=3)))
+def test_batched_equals_one_by_one(requests: list[list[str]]):
+    async def together(engine: Engine) -> list[Vectors]:
+        return await asyncio.gather(*(engine.encode(texts) for texts in requests))
+
+    encoder = Letters()
+    with running(encoder) as engine:
+        found = asyncio.run(together(engine))
+    for texts, vectors in zip(requests, found, strict=True):
+        assert vectors == pytest.approx(Letters().encode_queries(texts))
+
+
+async def test_what_waits_together_is_encoded_in_one_pass():
+    encoder = Letters()
+    encoder.gate.clear()
+    with running(encoder) as engine:
+        first = asyncio.create_task(engine.encode(["a"]))
+        await asyncio.to_thread(encoder.begun.wait)
+        others = [asyncio.create_task(engine.encode([letter])) for letter in "bcde"]
+        while engine.waiting < 4:
+            await asyncio.sleep(0)
+        encoder.gate.set()
+        await asyncio.gather(first, *others)
+    assert encoder.batches == [["a"], ["b", "c", "d", "e"]]
+
+
+async def test_one_bad_text_fails_alone():
+    with running(Letters()) as engine:
+        results = await asyncio.gather(
+            engine.encode(["good"]), engine.encode(["bad!"]), engine.encode(["fine"]),
+            return_exceptions=True,
+        )  # fmt: skip
+    assert isinstance(results[1], PermanentError)
+    assert not isinstance(results[0], BaseException)
+    assert not isinstance(results[2], BaseException)
+
+
+async def test_a_full_queue_refuses():
+    encoder = Letters()
+    encoder.gate.clear()
+    with running(encoder, queue_limit=2) as engine:
+        held = asyncio.create_task(engine.encode(["a"]))
+        await asyncio.to_thread(encoder.begun.wait)
+        waiting = [asyncio.create_task(engine.encode(["b"])) for _ in range(2)]
+        while engine.waiting < 2:
+            await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await engine.encode(["c"])
+        encoder.gate.set()
+        await asyncio.gather(held, *waiting)
+
+
+async def test_a_caller_who_left_and_one_whose_time_is_over_are_skipped():
+    encoder = Letters()
+    encoder.gate.clear()
+    with running(encoder) as engine:
+        held = asyncio.create_task(engine.encode(["a"]))
+        await asyncio.to_thread(encoder.begun.wait)
+        left = asyncio.create_task(engine.encode(["left"]))
+        late = asyncio.create_task(engine.encode(["late"], seconds=-1.0))
+        while engine.waiting < 2:
+            await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        encoder.gate.set()
+        with pytest.raises(Unavailable):
+            await late
+        await held
+    assert encoder.batches == [["a"]]
+
+
+async def test_a_text_longer_than_the_encoder_reads_is_cut():
+    encoder = Letters()
+    with running(encoder) as engine:
+        await engine.encode(["word " * 100_000])
+    assert len(encoder.batches[0][0]) < 3_000
+
+
+async def test_replies_are_written_together_and_each_goes_to_its_caller():
+    generator = Echo()
+    with running(Letters(), generator) as engine:
+        written = await asyncio.gather(
+            *(engine.generate(prompt(str(n)), 30.0, 20) for n in range(30))
+        )
+    assert [w.text for w in written] == [str(n) for n in range(30)]
+    assert 1 < generator.most_at_once <= 16
+
+
+async def test_a_generator_without_steps_works_in_batches():
+    generator = Batches()
+    with running(Letters(), generator) as engine:
+        written = await asyncio.gather(
+            *(engine.generate(prompt(str(n)), 30.0, 20) for n in range(30))
+        )
+    assert [w.text for w in written] == [str(n) for n in range(30)]
+    assert sum(generator.sizes) == 30
+    assert max(generator.sizes) <= 16
+
+
+async def test_a_bad_prompt_fails_alone():
+    with running(Letters(), Echo()) as engine:
+        results = await asyncio.gather(
+            engine.generate(prompt("good"), 30.0, 20), engine.generate(Prompt(()), 30.0, 20),
+            return_exceptions=True,
+        )  # fmt: skip
+    assert isinstance(results[0], Generated)
+    assert isinstance(results[1], InvalidInput)
+
+
+async def test_a_step_that_fails_does_not_end_the_engine():
+    generator = Echo()
+    generator.breaks = True
+    with running(Letters(), generator) as engine:
+        with pytest.raises(Unavailable):
+            await engine.generate(prompt("one"), 30.0, 20)
+        assert (await engine.generate(prompt("two"), 30.0, 20)).text == "two"
+
+
+async def test_a_reply_whose_caller_left_frees_its_place():
+    generator = Echo()
+    generator.endless = True
+    with running(Letters(), generator) as engine:
+        task = asyncio.create_task(engine.generate(prompt("one"), 30.0, 20))
+        while generator.running == 0:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        while generator.running:
+            await asyncio.sleep(0)
+    assert generator.dropped == [1]
+
+
+async def test_an_encoding_is_not_held_up_by_replies():
+    generator = Echo()
+    generator.endless = True
+    with running(Letters(), generator) as engine:
+        endless = asyncio.create_task(engine.generate(prompt("one"), 30.0, 20))
+        while generator.running == 0:
+            await asyncio.sleep(0)
+        assert (await engine.encode(["a"])).shape == (1, 26)
+        endless.cancel()
+        await asyncio.gather(endless, return_exceptions=True)
+
+
+async def test_an_engine_that_stalls_fails_its_callers_and_says_so():
+    stalled = threading.Event()
+    encoder = Letters()
+    encoder.gate.clear()
+    with running(encoder, stall_seconds=0.2, on_stall=stalled.set) as engine:
+        with pytest.raises(Unavailable):
+            await engine.encode(["a"])
+        assert await asyncio.to_thread(stalled.wait, 10.0)
+        with pytest.raises(Unavailable):
+            await engine.encode(["b"])
+
+
+async def test_an_engine_that_is_closed_refuses():
+    engine = Engine(Letters()).start()
+    engine.close()
+    with pytest.raises(Unavailable):
+        await engine.encode(["a"])
+
+
+async def test_without_a_model_there_is_no_reply():
+    with running(Letters()) as engine, pytest.raises(Unavailable):
+        await engine.generate(prompt("one"), 30.0, 20)
