@@ -356,7 +356,7 @@ async def import_rows(
         "FAQ imported",
         extra={
             "action": "faq_imported",
-            "created": report.created,
+            "entries_created": report.created,
             "updated": report.updated,
             "unchanged": report.unchanged,
             "rejected": report.rejected_total,

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import TextIO
 from uuid import uuid4
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Histogram, disable_created_metrics
+
+disable_created_metrics()  # a second series a counter, which nobody reads
 
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 """The trace of what this task works on: from the incoming event to the delivered reply."""

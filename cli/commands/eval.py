@@ -133,6 +133,22 @@ def replies(
     _show("Replies", measured, as_json=json)
 
 
+class _Shipped:
+    """The vectors that ship with the sample shop, so that nothing of it is encoded again."""
+
+    def __init__(self) -> None:
+        from cli.commands import sample
+
+        self.encoder, self._vectors = sample.shipped_vectors()
+
+    async def get(self, hashes: Sequence[bytes]) -> Mapping[bytes, Sequence[float]]:
+        """Return the vectors that are known."""
+        return {digest: self._vectors[digest] for digest in hashes if digest in self._vectors}
+
+    async def put(self, vectors: Mapping[bytes, Sequence[float]]) -> None:
+        """Keep nothing: the file is made by a command of its own."""
+
+
 async def _replies(
     settings: Settings, entries: Sequence[FaqEntry] | None, cases: Sequence[Case]
 ) -> list[Result]:
@@ -146,7 +162,10 @@ async def _replies(
         own = samples.sample_examples() if entries is None else []
         texts = samples.sample_texts() if entries is None else {}
         base = KnowledgeBase(KnowledgeBaseId(0), "evaluated", known[0].locale, texts=texts)
-        await pipeline.refresh(base, known, intents=own)
+        shipped = _Shipped()
+        is_ours = entries is None and shipped.encoder == pipeline.encoder_name
+        vectors = shipped if is_ours else None
+        await pipeline.refresh(base, known, intents=own, vectors=vectors)
         return await run(pipeline, base, cases, known, report.progress("Replies", len(cases)))
     finally:
         await asyncio.to_thread(pipeline.close)
@@ -169,17 +188,23 @@ def _pipeline(settings: Settings) -> Any:
     if settings.reply_model == "none":
         engine = Engine(_encoder(settings, None)).start()
         return Pipeline(engine, style=settings.reply_style)
+    _prepare(settings, settings.encoder)
     return load_pipeline(settings, lambda: None)
 
 
 def _encoder(settings: Settings, name: str | None) -> Encoder:
-    from answering import preparing
     from retrieval.encoders.loading import load_encoder
 
     wanted = name or settings.encoder
-    if wanted == preparing.ENCODER:
-        preparing.prepare_encoder(settings.models_dir, lambda line: typer.echo(line, err=True))
+    _prepare(settings, wanted)
     return load_encoder(wanted, settings.models_dir, settings.device)
+
+
+def _prepare(settings: Settings, encoder: str) -> None:
+    from answering import preparing
+
+    if encoder == preparing.ENCODER:
+        preparing.prepare_encoder(settings.models_dir, lambda line: typer.echo(line, err=True))
 
 
 def _entries(path: Path) -> list[FaqEntry]:

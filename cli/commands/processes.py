@@ -48,6 +48,8 @@ def scheduler(context: typer.Context) -> None:
 
 
 def _setup(context: typer.Context, role: str) -> Setup:
+    from prometheus_client import start_http_server
+
     from cli.processes.parts import Setup
     from core.telemetry import configure_logging
 
@@ -56,6 +58,8 @@ def _setup(context: typer.Context, role: str) -> Setup:
     assert settings.database_url is not None
     assert settings.broker_url is not None
     configure_logging(role, settings.log_level)
+    if settings.metrics_port and role != "gateway":  # the gateway shows its own at /metrics
+        start_http_server(settings.metrics_port, addr=settings.host)
     return Setup(
         settings,
         channels,

@@ -14,12 +14,14 @@ from cli.printing import AsJson
 from core.errors import InvalidInput
 
 OUT = Path("adapter")
+INTENTS_OUT = Path("intents")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     train = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
     train.command("replies")(train_replies)
+    train.command("intents")(train_intents)
     app.add_typer(train, name="train")
 
 
@@ -81,6 +83,36 @@ def train_replies(
         f"{outcome.seconds / 60:.0f} min; validation loss {outcome.loss_before:.3f} -> "
         f"{outcome.loss_best:.3f} (step {outcome.best_step})"
     )
+
+
+def train_intents(
+    context: typer.Context,
+    data: Annotated[Path, typer.Option(help="CSV text,label.")],
+    out: Annotated[Path, typer.Option(help="Folder in which the head is written.")] = INTENTS_OUT,
+    encoder: Annotated[
+        str | None, typer.Option(help="A name or folder; the setting when not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 7,
+    json: AsJson = False,
+) -> None:
+    """Fit the intent head on labelled messages; print its figures on a held-out fifth."""
+    from answering import preparing
+    from retrieval.encoders.loading import load_encoder
+    from training import intents
+    from training.evaluation import report
+
+    examples = report.read_labelled(data)
+    settings = configuration.of(context)
+    name = encoder or settings.encoder
+    if name == preparing.ENCODER:
+        preparing.prepare_encoder(settings.models_dir, _progress)
+    _progress(f"Fitting on {len(examples)} messages")
+    loaded = load_encoder(name, settings.models_dir, settings.device)
+    figures = intents.train(examples, loaded, out, seed=seed)
+    if json:
+        printing.as_json(figures)
+    else:
+        typer.echo("\n".join(report.lines(f"Intent head of {data.name}", figures)))
 
 
 def _base_folder(reply_model: str | None) -> Path | None:

@@ -14,6 +14,7 @@ from workers.deliveries import SendingProcess
 
 CONCURRENCY = 16
 """Deliveries that one sender has under way at once; each waits for its platform."""
+POOL_SIZE = 8
 
 
 def run(setup: Setup) -> int:
@@ -30,7 +31,7 @@ def run(setup: Setup) -> int:
 async def _sending(setup: Setup, name: str) -> AsyncGenerator[Sending]:
     lease = setup.settings.lease_seconds
     async with (
-        setup.database(CONCURRENCY) as database,
+        setup.database(POOL_SIZE) as database,
         connected(database, setup) as accounts,
         process.beating(database, name, "sender", lease, {}),
     ):

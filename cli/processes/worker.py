@@ -21,6 +21,8 @@ from workers.turns import AnsweringProcess
 log = logging.getLogger(__name__)
 
 STALLED_EXIT_CODE = 70
+POOL_SIZE = 12
+"""A turn needs the database for some milliseconds of its second."""
 
 
 def run(setup: Setup) -> int:
@@ -41,7 +43,7 @@ async def _answering(
     publisher = Publisher()
     publisher.start()
     pipeline = await asyncio.to_thread(load_pipeline, settings, _end_at_once)
-    async with setup.database(settings.worker_concurrency) as database:
+    async with setup.database(POOL_SIZE) as database:
         indexer = Indexer(database, pipeline, pipeline.encoder_name)
         await indexer.refresh()
         following = asyncio.create_task(indexer.follow())

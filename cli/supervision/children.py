@@ -47,7 +47,7 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=_environment(),
+            env=_environment(self._data_dir),
             start_new_session=True,  # Ctrl-C is for `deskhand up`, which stops us in order
         )
         self._process = process
@@ -118,7 +118,17 @@ def _launcher() -> list[str]:
     return [sys.executable, "-I", "-S", launch.__file__, *parent, *ours]
 
 
-def _environment() -> dict[str, str]:
+def metrics_dir(data_dir: Path) -> Path:
+    """Return where the processes of this machine count together; the gateway shows it all."""
+    return data_dir / "run" / "metrics"
+
+
+def _environment(data_dir: Path) -> dict[str, str]:
     root = str(Path(cli.__file__).resolve().parent.parent)
     path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONUNBUFFERED": "1",
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics_dir(data_dir)),
+    }

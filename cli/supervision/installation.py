@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from cli import configuration, pidfiles, secrets
 from cli.embedded import Postgres, Valkey
 from cli.embedded.service import Service
-from cli.supervision.children import Child
+from cli.supervision.children import Child, metrics_dir
 from cli.supervision.keeping import KeptService, keep
 from cli.supervision.ports import require_free
 from cli.supervision.terminal import Terminal
@@ -76,6 +76,7 @@ class Installation:
             await self._end_predecessors()
             require_free(self._settings.host, self._settings.port, self._data_dir)
             self._make_secrets()
+            self._begin_counting()
             self._settings = configuration.completed(self._given, create_secrets=True)
             try:
                 await self._until_stopped(self._start_all())
@@ -143,6 +144,11 @@ class Installation:
                 self._terminal.say(f"Waiting: {missing}")
                 told = missing
             await asyncio.sleep(READY_POLL_SECONDS)
+
+    def _begin_counting(self) -> None:
+        """Let the counters of this run start from nothing, as those of a process do."""
+        shutil.rmtree(metrics_dir(self._data_dir), ignore_errors=True)
+        metrics_dir(self._data_dir).mkdir(parents=True)
 
     def _make_secrets(self) -> None:
         if self._given.api_token is None and secrets.load_or_create(self._data_dir).fresh:
