@@ -138,3 +138,5 @@ def configure_logging(role: str, level: str, stream: TextIO = sys.stdout) -> Non
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     # The pool repeats each failed attempt to connect; `Unavailable` says it once, where it matters.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    # On RabbitMQ it warns of each queue that it cannot delay; we never delay at the broker.
+    logging.getLogger("celery.worker.consumer.delayed_delivery").setLevel(logging.ERROR)

@@ -149,7 +149,7 @@ class Stack:
         """Poll the outside of the processes, which have no event that we could await."""
         try:
             async with asyncio.timeout(seconds):
-                while not await holds():
+                while not await holds():  # noqa: ASYNC110  other processes set no event
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             raise AssertionError(f"not {what} within {seconds} s\n{self.log()}") from None

@@ -172,7 +172,9 @@ async def test_a_telegram_message_is_answered_in_its_chat(whole: Whole):
 
     assert len(whole.telegram.sent) == before + 1
     assert sent[-1].text
-    assert "typing" in [call.fields.get("action") for call in whole.telegram.called("sendChatAction")]
+    assert "typing" in [
+        call.fields.get("action") for call in whole.telegram.called("sendChatAction")
+    ]
 
 
 async def test_an_agent_takes_over_and_speaks_on_the_customers_channel(whole: Whole):
@@ -249,9 +251,7 @@ async def test_a_take_over_in_the_middle_of_a_generation_silences_the_bot(whole:
     name = f"taken-{uuid4().hex[:6]}"
     await whole.stack.say(name, "How long do I have to send something back and who pays?")
     await claimed(whole, name)
-    response = await whole.stack.http.post(
-        f"/v1/conversations/{name}/take", json={"agent": "ann"}
-    )
+    response = await whole.stack.http.post(f"/v1/conversations/{name}/take", json={"agent": "ann"})
     whole.stack.roles["worker"].process.send_signal(signal.SIGCONT)
     await whole.stack.settled()
     await whole.stack.ask("Do you ship to Germany?")  # the worker is done with what it had begun
