@@ -60,6 +60,16 @@ _NEGATION = re.compile(
 )
 _NO = re.compile(r"^\W*(?:no\b|sorry,? no\b|unfortunately\b|i'm sorry\b|not\b)", re.I)
 _YES = re.compile(r"^\W*(?:yes\b|yeah\b|yep\b|sure\b|of course\b|certainly\b|absolutely\b)", re.I)
+_POLAR = re.compile(
+    r"(?:^|[,.;:!?]\s*|\b(?:and|or|so|but|then|hi|hello|hey|please|what if|if|whether|too|also)\s+)"
+    r"(?:i'm |i am |just |ok |oh )?"
+    r"(?:can|could|do|does|did|is|are|was|were|will|would|may|might|must|should|"
+    r"shall|have|has|am|any|isn't|aren't|don't|doesn't|can't|won't)\b|\b(?:right|ok(?:ay)?|"
+    r"possible|allowed|too|either|correct|true|fine|same|doable|free)\s*\?|^(?:and|or|what about|"
+    r"how about|so)\b",
+    re.I,
+)
+"""A question that a yes or a no can answer, by its beginning or its end."""
 _PROMISE = re.compile(
     r"\b(?:i|we)(?:'ll| will| have| 've|'ve| am| are|'m|'re|'d| would)?\s+(?:now |just |already |"
     r"gladly |happily |going to |be )?(?:(?:happy|glad|able) to )?(?:cancel|sen[dt]|refund|book|"
@@ -196,6 +206,8 @@ def check(
     source = Source.of(entries, said)
     if (flip := _polarity(sentences, entries, said)) is not None:
         return Checked("", (flip,))
+    if (missed := _passes_over(sentences, entries, said)) is not None:
+        return Checked("", (missed,))
     kept: list[str] = []
     failures: list[str] = []
     for number, sentence in enumerate(sentences):
@@ -325,12 +337,16 @@ def _polarity(
     is_yes, is_no = bool(_YES.search(first)), bool(_NO.search(first))
     negative = is_no or (not is_yes and bool(_NEGATION.search(first)))
     asked = said[-1] if said else ""
+    if (says_yes or says_no) and not _POLAR.search(asked):
+        return "yes or no to what asks for neither"
     if (
         (says_yes or says_no)
         and _NEGATION.search(asked)
         and not _NEGATION.search(entries[0].question)
     ):
         return "yes or no to a question that is turned round"
+    if (says_yes or says_no) and _takes_back(opening, asked, says_no=says_no):
+        return "says yes and no at once"
     if says_yes and negative:
         return "says yes where the entry says no"
     if says_no and is_yes:
@@ -340,6 +356,46 @@ def _polarity(
     if is_no and not says_no and not _NEGATION.search(opening):
         return "leaves out the entry's no"
     return None
+
+
+def _passes_over(
+    sentences: Sequence[str], entries: Sequence[FaqEntry], said: Sequence[str]
+) -> str | None:
+    """Return a failure where a reply is silent on a day, number or name that was asked for.
+
+    A plain yes or no needs none: "do you deliver on Sundays?", "No, only on Saturdays."
+    """
+    if not said or _YES.search(sentences[0]) or _NO.search(sentences[0]):
+        return None
+    answers = "\n".join(plain(entry.answer) for entry in entries)
+    known = facts(answers)
+    names = {
+        fold(name)
+        for sentence in split_sentences(answers)
+        for name in _NAME.findall(sentence)
+        if not _begins_with(sentence, name)
+    }
+    wanted = {name for name in names if re.search(rf"\b{re.escape(name)}\b", fold(said[-1]))}
+    given = {name for name in names if name in fold(" ".join(sentences))}
+    if wanted and given and not wanted & given:
+        return f"speaks of another than was asked: {', '.join(sorted(given))}"
+    asked = {f for f in facts(said[-1]) & known if f.isdigit() or f.endswith("day")}
+    if passed := asked - facts(" ".join(sentences)):
+        return f"passes over what was asked: {', '.join(sorted(passed))}"
+    return None
+
+
+def _takes_back(opening: str, asked: str, *, says_no: bool) -> bool:
+    """Return whether a yes or no is followed by its opposite: "No, you can pay with Bitcoin".
+
+    Only what repeats the customer's question can take it back: "No, you can order as a guest" adds
+    something to a question about an account.
+    """
+    rest = opening.partition(",")[2] or opening.partition(" ")[2]
+    words = {token for token in tokens(rest) if token not in _FILLER_TOKENS}
+    return (
+        bool(words) and words <= set(tokens(asked)) and bool(_NEGATION.search(rest)) is not says_no
+    )
 
 
 def _denies(opening: str, answer: str) -> bool:

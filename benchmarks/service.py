@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,24 +24,13 @@ import psycopg
 
 from benchmarks.load import Customers
 from benchmarks.measuring import memory_mb, shares, spread, stage_seconds
+from benchmarks.questions import QUESTIONS
 from cli.commands import sample
 from cli.embedded import Postgres, Valkey
 from core.db import migrate
 from tests.end_to_end.stack import TOKEN, Stack
 
 ROOT = Path(__file__).parents[1]
-
-QUESTIONS = (
-    "How long do I have to send something back?",
-    "Which payment methods do you take?",
-    "Do you ship to Germany?",
-    "How can I use a gift card?",
-    "How do I get an invoice?",
-    "Can I change my delivery address?",
-    "What is the warranty on a bottle?",
-    "How long does delivery take?",
-)
-"""Asked in words that the sample shop's entries do not use; none is a test conversation."""
 
 WARM_UP = 8
 
@@ -154,6 +144,15 @@ async def publish_rate(count: int = 2000) -> float:
     return count / (time.perf_counter() - begun)
 
 
+async def bare_backend(models: Path, *, quick: bool) -> dict[str, Any]:
+    """Return what the reply model gives without a service around it, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bare", "--models", str(models)]
+    command += ["--total", "32" if quick else "96"]
+    child = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
+    printed, _ = await child.communicate()
+    return json.loads(printed.splitlines()[-1])
+
+
 async def run(models: Path, *, quick: bool) -> dict[str, Any]:
     """Start the service in a folder of its own, measure it, and end it."""
     from workers.app import configure
@@ -169,6 +168,8 @@ async def run(models: Path, *, quick: bool) -> dict[str, Any]:
             configure(valkey.url, ("slack",))
             say("Publish rate")
             rate = await publish_rate()
+            say("The reply model by itself, 16 at once")
+            bare = await bare_backend(models, quick=quick)
             settings = {
                 "DESKHAND_DEBOUNCE": "0",
                 "DESKHAND_REPLY_DEADLINE": "600",
@@ -177,6 +178,10 @@ async def run(models: Path, *, quick: bool) -> dict[str, Any]:
             async with Stack(folder, postgres.url, valkey.url, settings) as stack:
                 figures = await measure(stack, quick=quick)
             figures["publish_per_second"] = round(rate)
+            figures["bare_backend_16"] = bare
+            figures["share_of_bare_backend"] = round(
+                figures["generated_16"]["replies_per_second"] / bare["replies_per_second"], 2
+            )
             figures["machine"] = {"cores": os.cpu_count()}
             return figures
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +50,10 @@ class Signals:
     exact: float
     foreign: float
 
+    def values(self) -> tuple[float, ...]:
+        """Return them in their order."""
+        return (self.dense, self.nearest, self.lexical, self.wording, self.exact, self.foreign)
+
 
 @dataclass(frozen=True)
 class Doubts:
@@ -64,6 +68,10 @@ class Doubts:
     off_topic: float
     brevity: float
     spread: float
+
+    def values(self) -> tuple[float, ...]:
+        """Return them in their order."""
+        return (self.off_topic, self.brevity, self.spread)
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,8 @@ class Calibrator:
 
     def chances(self, signals: Sequence[Signals], doubts: Doubts) -> NDArray[np.float64]:
         """Return the chance of each entry that it answers; what is missing to 1 is "none"."""
-        logits = np.asarray([astuple(s) for s in signals]).reshape(-1, 6) @ self.weights
-        none = self.bias + float(np.dot(astuple(doubts), self.none_weights))
+        logits = np.asarray([s.values() for s in signals]).reshape(-1, 6) @ self.weights
+        none = self.bias + float(np.dot(doubts.values(), self.none_weights))
         everything = np.append(logits, none)
         shifted = np.exp(everything - everything.max())
         return (shifted / shifted.sum())[:-1]

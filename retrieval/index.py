@@ -62,6 +62,7 @@ class KnowledgeIndex:
         self._lexical = LexicalIndex()
         self._entries: dict[str, FaqEntry] = {}
         self._masks: dict[str, NDArray[np.bool_]] = {}
+        self._bare: dict[str, set[str]] = {}
         self._names: dict[str, str] | None = None
 
     def __len__(self) -> int:
@@ -97,10 +98,13 @@ class KnowledgeIndex:
         """Put new and edited entries in, take others out; the rest is not touched."""
         for entry_id in removed:
             self._entries.pop(entry_id, None)
+            self._bare.pop(entry_id, None)
             self._dense.remove(entry_id)
             self._lexical.remove(entry_id)
         for change in changes:
-            self._entries[change.entry.id] = change.entry
+            entry = change.entry
+            self._entries[entry.id] = entry
+            self._bare[entry.id] = {bare(asked) for asked in (entry.question, *entry.alternates)}
             self._dense.put(change.entry.id, change.vectors)
             self._lexical.put(change.entry)
         self._masks.clear()
@@ -221,13 +225,12 @@ class KnowledgeIndex:
         lexical: float,
         foreign: bool,
     ) -> Signals:
-        asked = bare(text)
         return Signals(
             dense=dense - COSINE_FLOOR,
             nearest=float(self._dense.cosines(entry.id, vector).max()) - COSINE_FLOOR,
             lexical=lexical,
-            wording=self._lexical.wording(text, entry),
-            exact=float(asked in {bare(w) for w in (entry.question, *entry.alternates)}),
+            wording=self._lexical.wording(text, entry.id) if lexical else 0.0,
+            exact=float(bare(text) in self._bare[entry.id]),
             foreign=float(foreign),
         )
 

@@ -211,6 +211,7 @@ class LexicalIndex:
         self._rows: dict[str, int] = {}
         self._keys: list[str | None] = []
         self._weights: list[dict[str, float]] = []
+        self._wordings: dict[str, list[frozenset[str]]] = {}
         self._lengths = np.zeros(0)
         self._free: list[int] = []
 
@@ -223,6 +224,8 @@ class LexicalIndex:
         weights = weigh(entry)
         row = self._take_row()
         self._rows[entry.id] = row
+        asked = (entry.question, *entry.alternates)
+        self._wordings[entry.id] = [frozenset(tokens(wording)) for wording in asked]
         self._keys[row] = entry.id
         self._weights[row] = weights
         self._lengths[row] = sum(weights.values())
@@ -239,6 +242,7 @@ class LexicalIndex:
         row = self._rows.pop(entry_id, None)
         if row is None:
             return
+        del self._wordings[entry_id]
         for token in self._weights[row]:
             del self._postings[token][row]
             self._arrays.pop(token, None)
@@ -267,18 +271,17 @@ class LexicalIndex:
         keys = self._keys
         return {key: float(total[r] / whole) for r in found if (key := keys[r]) is not None}
 
-    def wording(self, text: str, entry: FaqEntry) -> float:
+    def wording(self, text: str, entry_id: str) -> float:
         """Return in [0, 1] how much a text and an entry's nearest wording are the same words.
 
         The Dice coefficient over rarities: unlike a score it falls where the wording says more.
         """
-        asked = set(tokens(text))
+        asked = frozenset(tokens(text))
+        weight = sum(map(self._rarity, asked))
         best = 0.0
-        for known in (entry.question, *entry.alternates):
-            said = set(tokens(known))
-            both = sum(map(self._rarity, asked & said))
-            whole = sum(map(self._rarity, asked)) + sum(map(self._rarity, said))
-            best = max(best, 2 * both / whole if whole else 0.0)
+        for said in self._wordings[entry_id]:
+            if both := sum(map(self._rarity, asked & said)):
+                best = max(best, 2 * both / (weight + sum(map(self._rarity, said))))
         return best
 
     def _saturation(self) -> NDArray[np.float64]:

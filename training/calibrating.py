@@ -1,6 +1,6 @@
 """Fitting the chance that an entry answers, and from which chance on to answer.
 
-Run as `python -m training.calibrating --models DIR`; writes `retrieval/data/confidence.json`.
+Run as `python -m training.calibrating MODELS` (the model store); writes `retrieval/data/confidence.json`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -195,11 +195,11 @@ def fit(cases: Sequence[Case]) -> Calibrator:
     table = np.zeros((len(cases), size, 6))
     allowed = np.zeros((len(cases), size + 1), np.bool_)
     right = np.zeros((len(cases), size + 1), np.bool_)
-    doubt = np.asarray([[*astuple(case.doubts), 1.0] for case in cases])
+    doubt = np.asarray([[*case.doubts.values(), 1.0] for case in cases])
     weight = np.asarray([case.weight for case in cases])
     weight /= weight.sum()
     for row, case in enumerate(cases):
-        table[row, : len(case.signals)] = [astuple(s) for s in case.signals]
+        table[row, : len(case.signals)] = [s.values() for s in case.signals]
         allowed[row, : len(case.signals)] = True
         right[row, list(case.right) or [size]] = True
     allowed[:, size] = True

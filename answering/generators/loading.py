@@ -80,9 +80,9 @@ def _openvino(model: Path, name: str, threads: int) -> Generator:
             f"{model} is a GGUF file, which needs the package openvino-genai; install it, or name "
             "a transformers folder"
         )
-    from answering.generators.openvino_local import OpenVinoGenerator
+    from answering.generators.apart import ApartGenerator
 
-    return OpenVinoGenerator(model, name, threads)
+    return ApartGenerator(model, name, threads)
 
 
 def _transformers(

@@ -19,7 +19,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 def unit(*values: float) -> NDArray[np.float32]:
     vector = np.asarray(values, np.float32)
-    return vector / np.linalg.norm(vector)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def change(entry: FaqEntry, vector: NDArray[np.float32]) -> Change:
@@ -68,7 +68,7 @@ def index() -> KnowledgeIndex:
     index = KnowledgeIndex(3, Calibrator((20, 20, 5, 1, 8, 0), (1, 1, 0), 8, {"0.05": 0.5}))
     index.apply(
         [
-            change(FaqEntry("returns", "How do I return it?", "By post.", tags=("a",)), unit(1, 0, 0)),
+            change(FaqEntry("returns", "How do I return it?", "Post", tags=("a",)), unit(1, 0, 0)),
             change(FaqEntry("gifts", "Do you wrap gifts?", "Yes.", entity="Otter"), unit(0, 1, 0)),
             change(FaqEntry("退货", "怎么退货？", "寄回来。", locale="zh"), unit(1, 0, 0)),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -112,7 +112,7 @@ def running(
     queue_limit: int = 512,
     stall_seconds: float = 120.0,
     on_stall: Callable[[], None] = lambda: None,
-) -> Iterator[Engine]:
+) -> Generator[Engine]:
     engine = Engine(
         encoder, generator, queue_limit=queue_limit, stall_seconds=stall_seconds, on_stall=on_stall
     ).start()
@@ -121,6 +121,12 @@ def running(
     finally:
         encoder.gate.set()
         engine.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Give the engine's thread its turns until something is so; the test's timeout ends it."""
+    while not condition():  # noqa: ASYNC110 the condition is another thread's, it sets no event
+        await asyncio.sleep(0)
 
 
 def prompt(text: str) -> Prompt:
@@ -147,8 +153,7 @@ async def test_what_waits_together_is_encoded_in_one_pass():
         first = asyncio.create_task(engine.encode(["a"]))
         await asyncio.to_thread(encoder.begun.wait)
         others = [asyncio.create_task(engine.encode([letter])) for letter in "bcde"]
-        while engine.waiting < 4:
-            await asyncio.sleep(0)
+        await until(lambda: engine.waiting == 4)
         encoder.gate.set()
         await asyncio.gather(first, *others)
     assert encoder.batches == [["a"], ["b", "c", "d", "e"]]
@@ -172,8 +177,7 @@ async def test_a_full_queue_refuses():
         held = asyncio.create_task(engine.encode(["a"]))
         await asyncio.to_thread(encoder.begun.wait)
         waiting = [asyncio.create_task(engine.encode(["b"])) for _ in range(2)]
-        while engine.waiting < 2:
-            await asyncio.sleep(0)
+        await until(lambda: engine.waiting == 2)
         with pytest.raises(Unavailable):
             await engine.encode(["c"])
         encoder.gate.set()
@@ -188,8 +192,7 @@ async def test_a_caller_who_left_and_one_whose_time_is_over_are_skipped():
         await asyncio.to_thread(encoder.begun.wait)
         left = asyncio.create_task(engine.encode(["left"]))
         late = asyncio.create_task(engine.encode(["late"], seconds=-1.0))
-        while engine.waiting < 2:
-            await asyncio.sleep(0)
+        await until(lambda: engine.waiting == 2)
         left.cancel()
         await asyncio.gather(left, return_exceptions=True)
         encoder.gate.set()
@@ -251,12 +254,10 @@ async def test_a_reply_whose_caller_left_frees_its_place():
     generator.endless = True
     with running(Letters(), generator) as engine:
         task = asyncio.create_task(engine.generate(prompt("one"), 30.0, 20))
-        while generator.running == 0:
-            await asyncio.sleep(0)
+        await until(lambda: generator.running > 0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        while generator.running:
-            await asyncio.sleep(0)
+        await until(lambda: generator.running == 0)
     assert generator.dropped == [1]
 
 
@@ -265,8 +266,7 @@ async def test_an_encoding_is_not_held_up_by_replies():
     generator.endless = True
     with running(Letters(), generator) as engine:
         endless = asyncio.create_task(engine.generate(prompt("one"), 30.0, 20))
-        while generator.running == 0:
-            await asyncio.sleep(0)
+        await until(lambda: generator.running > 0)
         assert (await engine.encode(["a"])).shape == (1, 26)
         endless.cancel()
         await asyncio.gather(endless, return_exceptions=True)

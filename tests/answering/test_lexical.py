@@ -72,7 +72,7 @@ def test_an_empty_index_finds_nothing():
 
 
 WORDS = st.lists(
-    st.sampled_from("return refund shipping germany otter bottle warranty 退货 运费 café".split()),
+    st.sampled_from(["return", "refund", "shipping", "otter", "warranty", "退货", "运费", "café"]),
     min_size=1,
     max_size=5,
 ).map(" ".join)

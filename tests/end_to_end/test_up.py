@@ -188,8 +188,7 @@ def test_after_a_sigkill_of_up_the_next_start_cleans_up(prepared: Path, ups: lis
     ups.append(first := Up(prepared, free_port()))
     first.until("Ctrl-C stops everything")
     left = first.pids()
-    first.process.kill()
-    first.process.wait()
+    first.stop(signal.SIGKILL)
 
     ups.append(second := Up(prepared, first.port))
     second.until("Ctrl-C stops everything")

@@ -24,6 +24,7 @@ from training.replies.data import (
     hold_out,
     paraphrase,
     read_examples,
+    without_inventions,
 )
 from training.replies.loop import Recipe, batches, planned_steps, schedule, train
 from training.replies.objective import IGNORED, Encoded, collate, encode, reply_loss
@@ -132,6 +133,17 @@ def test_a_wrong_line_is_named(tmp_path):
 def test_lines_that_teach_another_decision_are_passed_over(tmp_path):
     path = examples_file(tmp_path, [LINES[0], {**LINES[1], "decision": "refuse"}])
     assert len(read_examples(path)) == 1
+
+
+def test_an_own_reply_with_a_number_from_nowhere_is_left_out_and_counted(tmp_path):
+    invented = {**LINES[0], "reply": "It is 0, or perhaps 17."}
+    examples = read_examples(examples_file(tmp_path, [*LINES, invented]))
+    cleaning = Cleaning()
+
+    kept = without_inventions(examples, cleaning)
+
+    assert kept == examples[:4]
+    assert dict(cleaning.left_out) == {"a number that no source has": 1}
 
 
 def test_held_out_examples_share_no_entry_with_those_trained_on(tmp_path):

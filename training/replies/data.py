@@ -129,7 +129,8 @@ class Cleaning:
     def lines(self) -> list[str]:
         """Return the counts as lines to print."""
         reasons = (f"  {count:6d} {reason}" for reason, count in self.left_out.most_common())
-        return [f"{self.read} replies read, {self.kept} kept; left out:", *reasons]
+        left_out = "left out:" if self.left_out else "none left out"
+        return [f"{self.read} replies read, {self.kept} kept; {left_out}", *reasons]
 
 
 def read_examples(path: Path) -> list[ReplyExample]:
@@ -148,6 +149,26 @@ def read_examples(path: Path) -> list[ReplyExample]:
         if line.strip()
     ]
     return [example for example in examples if example is not None]
+
+
+def without_inventions(examples: Sequence[ReplyExample], cleaning: Cleaning) -> list[ReplyExample]:
+    """Return the examples whose numbers all stand in a source or in what was said.
+
+    Own replies are written with care and reword more than the words' overlap would allow, so
+    this alone is held against them.
+    """
+    kept = [example for example in examples if not numbers(example.reply) - _numbers_known(example)]
+    cleaning.read += len(examples)
+    cleaning.kept += len(kept)
+    if len(kept) < len(examples):
+        cleaning.left_out["a number that no source has"] += len(examples) - len(kept)
+    return kept
+
+
+def _numbers_known(example: ReplyExample) -> set[str]:
+    told = [turn.text for turn in example.turns]
+    sources = [f"{source.question} {source.answer}" for source in example.sources]
+    return numbers(" ".join([*told, *sources]))
 
 
 def _example(line: str, where: str) -> ReplyExample | None:

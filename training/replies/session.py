@@ -19,6 +19,7 @@ from training.replies.data import (
     dstc9_examples,
     hold_out,
     read_examples,
+    without_inventions,
 )
 from training.replies.loop import Outcome, Recipe, train
 from training.replies.objective import encode
@@ -71,10 +72,9 @@ def gather(request: Request, seed: int) -> Examples:
     Raises:
         InvalidInput: A file is missing or wrong, or there is nothing to train on.
     """
-    own, validation = hold_out(
-        [example for path in request.data for example in read_examples(path)], HELD_OUT, seed
-    )
     cleaning = Cleaning()
+    given = [example for path in request.data for example in read_examples(path)]
+    own, validation = hold_out(without_inventions(given, cleaning), HELD_OUT, seed)
     general: list[ReplyExample] = []
     if request.dstc9 is not None:
         general = dstc9_examples(request.dstc9, "train", cleaning, seed=seed)
@@ -95,7 +95,7 @@ def run(request: Request, recipe: Recipe, out: Path, progress: Callable[[str], N
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     examples = gather(request, recipe.seed)
-    for line in examples.cleaning.lines() if request.dstc9 else ():
+    for line in examples.cleaning.lines():
         progress(line)
     progress(f"{len(examples.own)} own examples x {request.repeats}, {len(examples.general)} of "
              f"DSTC9, {len(examples.validation)} to validate")  # fmt: skip
@@ -131,7 +131,7 @@ def _record(
         "own_files": [path.name for path in request.data],
         "own_examples": len(examples.own),
         "dstc9_examples": len(examples.general),
-        "dstc9_left_out": dict(examples.cleaning.left_out),
+        "left_out": dict(examples.cleaning.left_out),
         "validation_examples": len(examples.validation),
         "repeats": request.repeats,
         "recipe": asdict(replace(recipe)),
