@@ -27,11 +27,13 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def memory_mb(pids: Mapping[str, int]) -> dict[str, float]:
-    """Return what each process holds for itself (USS), in MB."""
-    return {
-        name: round(psutil.Process(pid).memory_full_info().uss / 1e6, 1)
-        for name, pid in pids.items()
-    }
+    """Return what each process and its children hold for themselves (USS), in MB."""
+    shown: dict[str, float] = {}
+    for name, pid in pids.items():
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        shown[name] = round(sum(one.memory_full_info().uss for one in family) / 1e6, 1)
+    return shown
 
 
 def stage_seconds(metrics: str) -> dict[str, float]:

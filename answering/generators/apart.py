@@ -140,6 +140,7 @@ class ApartGenerator:
 
     def _lost(self, how: str) -> RuntimeError:
         self._underway.clear()
+        self._end(self._host)  # closed pipes come before the end: the next start must see it gone
         return RuntimeError(f"the reply model's process {how}")
 
     def drop(self, request_id: int) -> None:
