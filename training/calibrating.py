@@ -1,6 +1,7 @@
 """Fitting the chance that an entry answers, and from which chance on to answer.
 
-Run as `python -m training.calibrating MODELS` (the model store); writes `retrieval/data/confidence.json`.
+Run as `python -m training.calibrating MODELS` (the model store); it writes
+`retrieval/data/confidence.json`.
 """
 
 from __future__ import annotations
