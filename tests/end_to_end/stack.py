@@ -25,7 +25,7 @@ TOKEN = "test-token"
 SECRET = "test-secret-key-of-some-length"
 ROLES = ("scheduler", "sender", "worker", "gateway")
 PATIENCE_SECONDS = 180.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
 @dataclass

@@ -271,6 +271,57 @@ async def test_a_worker_killed_in_the_middle_of_a_reply_the_reply_comes_once(who
     assert len(await whole.stack.replies(name)) == 1
 
 
+async def test_where_another_worker_runs_it_takes_over_from_one_that_is_killed(whole: Whole):
+    stack = whole.stack
+    stack.start("worker", "another")
+
+    async def both_are_ready() -> bool:
+        return await stack.value("select count(*) from process where role = 'worker'") == 2
+
+    await stack.until(both_are_ready, "two workers")
+    name = f"taken-over-{uuid4().hex[:6]}"
+    await stack.say(name, "Which payment methods do you take, and when am I charged?")
+    victim = await holder_of(stack, name)
+    stack.kill(victim)
+    await stack.settled()
+    (replied,) = await stack.replies(name)
+    if victim == "worker":  # the tests that follow know it by this name
+        stack.roles["worker"] = stack.roles.pop("another")
+    else:
+        await stack.until(lambda: has_left(stack), "forgotten")
+
+    assert replied["author"] == "bot"
+
+
+async def holder_of(stack: Stack, conversation: str) -> str:
+    """Wait until a worker has a conversation in hand, stop it there, and return its name."""
+    found: list[str] = []
+
+    async def is_claimed() -> bool:
+        owner = await stack.value(
+            "select lease_owner from conversation where key = %(key)s", key=conversation
+        )
+        for name in ("worker", "another"):
+            if owner and f":{stack.roles[name].process.pid}:" in owner:
+                stack.roles[name].process.send_signal(signal.SIGSTOP)
+                found.append(name)
+        return bool(found)
+
+    await stack.until(is_claimed, "claimed", 20.0)
+    assert await stack.replies(conversation) == [], "the reply was faster than this test"
+    return found[0]
+
+
+async def has_left(stack: Stack) -> bool:
+    """Tell whether the killed worker's heartbeat is old enough to be nobody's."""
+    return bool(
+        await stack.value(
+            "select count(*) <= 1 from process where role = 'worker'"
+            " and seen_at > now() - interval '5 seconds'"
+        )
+    )
+
+
 async def test_the_broker_is_down_for_a_while_and_all_are_answered(whole: Whole):
     names = [f"broker-{number}" for number in range(5)]
     whole.broker.kill()
