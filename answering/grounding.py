@@ -347,6 +347,8 @@ def _polarity(
         return "yes or no to a question that is turned round"
     if (says_yes or says_no) and _takes_back(opening, asked, says_no=says_no):
         return "says yes and no at once"
+    if says_yes and _evades(" ".join(sentences), answer, asked):
+        return "says yes and leaves out what was asked for"
     if says_yes and negative:
         return "says yes where the entry says no"
     if says_no and is_yes:
@@ -396,6 +398,16 @@ def _takes_back(opening: str, asked: str, *, says_no: bool) -> bool:
     return (
         bool(words) and words <= set(tokens(asked)) and bool(_NEGATION.search(rest)) is not says_no
     )
+
+
+def _evades(reply: str, answer: str, asked: str) -> bool:
+    """Return whether a reply lacks a word of the question that the entry's answer has.
+
+    "Yes, it comes in 500 ml" says nothing of the blue that was asked for and that the answer names.
+    Of 123 right replies with a yes in the training pairs 36 would fall back to the approved text.
+    """
+    wanted = {token for token in tokens(asked) if token not in _FILLER_TOKENS}
+    return bool(wanted & set(tokens(answer)) - set(tokens(reply)))
 
 
 def _denies(opening: str, answer: str) -> bool:

@@ -32,6 +32,11 @@ RETURN = FaqEntry(
     "Open **My orders**, select *Return items* and print the label, or write to "
     "[help@shop.example](mailto:help@shop.example).",
 )
+OTTER = FaqEntry(
+    "otter",
+    "Which colours and sizes does the Otter come in?",
+    "The Otter comes in 500 ml and 1 litre, in sand and ocean blue.",
+)
 CRYPTO = FaqEntry(
     "crypto",
     "Can I pay in cash, by bank transfer or with crypto?",
@@ -93,6 +98,7 @@ def test_what_the_entry_says_is_said(reply: str, entry: FaqEntry, said: str):
         ("Yes, shipping to Germany takes 2 to 3 working days.", SHIPPING, "my parcel is late"),
         ("Our store is open on Saturday from 10:00.", STORE, "when do you open on sunday"),
         ("Shipping to Germany costs €4.95.", BOTH, "I live in luxembourg, how much is it"),
+        ("Yes, the Otter comes in 500 ml.", OTTER, "do you have the otter in blue?"),
         ("No, you can pay with bitcoin.", CRYPTO, "Can I pay with bitcoin?"),
         ("Yes, you cannot pay with bitcoin.", CRYPTO, "Can I pay with bitcoin?"),
         ("", SHIPPING, "how much"),
