@@ -106,7 +106,16 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
 async def claim_next(
     conn: Connection, inbox_id: InboxId, *, owner: str, lease_seconds: float, limits: Limits
 ) -> Delivery | None:
-    """Mark the next due delivery of an inbox as being sent, and return it."""
+    """Mark the next due delivery of an inbox as being sent, and return it.
+
+    Where a chat's posts are limited the claims of an inbox come one after another: two senders
+    that count at once would both see room for one more.
+    """
+    if limits.per_chat is not None:
+        await conn.execute(
+            "select pg_advisory_xact_lock(hashtextextended('claim:' || %(inbox_id)s, 0))",
+            {"inbox_id": inbox_id},
+        )
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             CLAIM_NEXT,
