@@ -10,12 +10,12 @@ from workers.process import new_name, serve_queues
 
 @task(ANSWER_TURN)
 def turn(conversation_id: str) -> None:
-    print("turn", conversation_id, flush=True)
+    print(f"turn {conversation_id}\n", end="", flush=True)  # one write: two threads print
 
 
 @task(SEND_DELIVERIES)
 def delivery(inbox_id: int) -> None:
-    print("delivery", inbox_id, flush=True)
+    print(f"delivery {inbox_id}\n", end="", flush=True)
 
 
 if __name__ == "__main__":
