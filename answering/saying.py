@@ -38,6 +38,9 @@ SUGGESTIONS = 3
 
 _STRUCTURED = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s|```|!\[", re.MULTILINE)
 
+_FIGURE = re.compile(r"\d+")
+"""The small model does not compare: "my first order is 35 euros" got a yes that begins at 40."""
+
 Generate = Callable[[Prompt, float], Awaitable[Generated]]
 """Asks the engine for a reply within so many seconds."""
 
@@ -124,6 +127,8 @@ def quote_because(question: Question, query: str, entry: FaqEntry, words: Words)
         return "quoted: the answer is a list or long"
     if _same_words(query, (entry.question, *entry.alternates)):
         return "quoted: the question is the entry's own"
+    if set(_FIGURE.findall(query)) - set(_FIGURE.findall(entry.question)):
+        return "quoted: the customer's own figures may decide it"
     return None
 
 
