@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from answering.generators import continuous
 from answering.generators.protocol import Finish, Generated
 from answering.prompting import Prompt
 from core.errors import ConfigurationError, InvalidInput
@@ -49,7 +50,7 @@ class ApartGenerator:
         self._command = [sys.executable, "-m", "answering.generators.apart_host", str(model)]
         self._command += [name, str(threads), "exact" if exact else "fast"]
         self._underway: set[int] = set()
-        self._next_own_id = 0
+        self._own_ids = continuous.own_ids()
         self._said: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._heard_at = time.monotonic()
         self._host = self._start_host()
@@ -77,18 +78,7 @@ class ApartGenerator:
 
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
         """Return one result a prompt, in order; a bad prompt fails alone."""
-        results: dict[int, Generated] = {}
-        ids: list[int] = []
-        for prompt in prompts:
-            self._next_own_id -= 1  # negative, so that they never meet the engine's own
-            ids.append(self._next_own_id)
-            try:
-                self.start(ids[-1], prompt, max_new_tokens)
-            except InvalidInput as error:
-                results[ids[-1]] = Generated("", Finish.ERROR, error=str(error))
-        while not all(request in results for request in ids):
-            results.update(self.step())
-        return [results[request] for request in ids]
+        return continuous.generate(self, self._own_ids, prompts, max_new_tokens)
 
     def start(self, request_id: int, prompt: Prompt, max_new_tokens: int) -> None:
         """Hand over a prompt; one that is too long ends at once, with its error.

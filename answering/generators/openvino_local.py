@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from answering.generators import continuous
 from answering.generators.protocol import Finish, Generated
 from answering.generators.rendering import chatml
 from answering.prompting import Prompt
@@ -70,22 +71,11 @@ class OpenVinoGenerator:
             ) from error
         self._tokenizer: Any = self._pipeline.get_tokenizer()
         self._handles: dict[int, tuple[Any, int]] = {}
-        self._next_own_id = 0
+        self._own_ids = continuous.own_ids()
 
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
         """Return one result a prompt, in order; a bad prompt fails alone."""
-        results: dict[int, Generated] = {}
-        ids: list[int] = []
-        for prompt in prompts:
-            self._next_own_id -= 1  # negative, so that they never meet the engine's own
-            ids.append(self._next_own_id)
-            try:
-                self.start(ids[-1], prompt, max_new_tokens)
-            except InvalidInput as error:
-                results[ids[-1]] = Generated("", Finish.ERROR, error=str(error))
-        while not all(request in results for request in ids):
-            results.update(self.step())
-        return [results[request] for request in ids]
+        return continuous.generate(self, self._own_ids, prompts, max_new_tokens)
 
     def start(self, request_id: int, prompt: Prompt, max_new_tokens: int) -> None:
         """Take in a prompt; its first token comes with the next step.
