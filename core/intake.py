@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from core import handoff, telemetry
+from core.db import feedback as feedback_rows
 from core.db import inboxes, messages
 from core.db.connect import Connection, Database
 from core.db.messages import StoredMessage
@@ -178,7 +179,7 @@ class Intake:
     async def give_feedback(self, feedback: IncomingFeedback) -> Receipt:
         """Store a verdict on a reply, once per event; the last one of a person stands."""
         async with self._database.transaction() as conn:
-            rated = await messages.rated_message(
+            rated = await feedback_rows.rated_message(
                 conn,
                 self.inbox.id,
                 feedback.chat,
@@ -187,7 +188,7 @@ class Intake:
             )
             if rated is None:
                 return Receipt(Outcome.IGNORED)
-            fresh = await messages.store_feedback(
+            fresh = await feedback_rows.store_feedback(
                 conn,
                 self.inbox.id,
                 rated,
