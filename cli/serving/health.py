@@ -80,7 +80,7 @@ async def _state(
 def _role_trouble(role: str, alive: Sequence[Process]) -> str | None:
     of_role = [process for process in alive if process.role == role]
     if not of_role:
-        return f"no {role} runs; start one with `deskhand {role}`"
+        return f"no {role} is ready: it is still starting, or none runs (`deskhand {role}`)"
     if not any(process.ready for process in of_role):
         return f"the {role} is not ready yet"
     return None
