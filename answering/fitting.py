@@ -87,10 +87,10 @@ def _keep(place: Path, classifier: IntentClassifier) -> None:
 
 def labelled(own: Sequence[tuple[str, str]], questions: Sequence[str]) -> list[tuple[str, str]]:
     """Return the examples, each text once; the base's own label beats ours, ours an entry's."""
-    chosen = list(dict.fromkeys(questions))
+    chosen = sorted(set(questions))  # in whatever order they come, the same fit
     if len(chosen) > MOST_QUESTIONS:
         chosen = random.Random(7).sample(chosen, MOST_QUESTIONS)
     by_text = dict.fromkeys(chosen, QUESTION)
     by_text |= dict(general_examples())
     by_text |= dict(own)
-    return list(by_text.items())
+    return sorted(by_text.items())

@@ -53,6 +53,14 @@ async def test_the_same_examples_are_fitted_once(tmp_path: Path, fits: list[int]
     assert [i.name for i in again.predict(vector("where is it"))] == told
 
 
+async def test_the_order_of_the_examples_does_not_matter(tmp_path: Path, fits: list[int]):
+    own = (("where is it", "order_status"), ("track my parcel", "order_status"))
+    await fitted(tmp_path, own)
+    await fitted(tmp_path, own[::-1])
+
+    assert len(fits) == 1
+
+
 async def test_other_examples_are_fitted_anew(tmp_path: Path, fits: list[int]):
     await fitted(tmp_path, (("where is it", "order_status"),))
     await fitted(tmp_path, (("where is it", "shipping"),))
