@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NewType
+from typing import NewType
 from uuid import UUID
 
 InboxId = NewType("InboxId", int)
@@ -445,6 +445,3 @@ class Limits:
 
     per_chat: int | None = None
     window_seconds: float = 60.0
-
-
-Json = Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None

@@ -82,14 +82,6 @@ async def set_text(conn: Connection, base: str, locale: str, key: str, text: str
     )
 
 
-async def set_style(conn: Connection, base: str, style: ReplyStyle | None) -> None:
-    """Set how a base words its answers; None leaves it to the process's setting."""
-    await conn.execute(
-        "update knowledge_base set style = %(style)s where name = %(base)s",
-        {"base": base, "style": style},
-    )
-
-
 ENSURE_INBOX: LiteralString = """
     insert into inbox (name, channel, knowledge_base_id)
     select %(name)s, %(channel)s, id from knowledge_base where name = %(base)s
