@@ -99,6 +99,7 @@ async def _claim(
         holder=turn.holder,
         seconds_left=turn.seconds_left,
         waiting=asked.waiting,
+        dialogue=asked.dialogue,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 from uuid import UUID
 
 InboxId = NewType("InboxId", int)
@@ -195,7 +195,11 @@ class Citation:
 
 @dataclass(frozen=True)
 class FaqEntry:
-    """A question that staff answered once for all; `answer` is limited CommonMark."""
+    """A question that staff answered once for all; `answer` is limited CommonMark.
+
+    Attributes:
+        not_for: Questions that look like this one and are not answered by it.
+    """
 
     id: str
     question: str
@@ -211,6 +215,7 @@ class FaqEntry:
     valid_until: datetime | None = None
     version: int = 1
     updated_at: datetime | None = None
+    not_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,8 +252,35 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Sentiment:
+    """How a message sounds: `positive`, `neutral` or `negative`.
+
+    Attributes:
+        probability: Calibrated, in [0, 1].
+        uncertainty: The entropy of all three probabilities over its maximum, in [0, 1].
+    """
+
+    name: str
+    probability: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What a message is about and how it sounds, for the desk; nothing is decided by it."""
+
+    topics: tuple[Intent, ...] = ()
+    sentiment: Sentiment | None = None
+
+
+@dataclass(frozen=True)
 class Trace:
-    """How a reply came about: enough to make it again."""
+    """How a reply came about: enough to make it again.
+
+    Attributes:
+        dialogue: What was being talked about, as `core.dialogue` writes it.
+        signals: Further figures that the decision saw, such as the chance of a question.
+    """
 
     intents: tuple[Intent, ...] = ()
     passages: tuple[Passage, ...] = ()
@@ -258,6 +290,8 @@ class Trace:
     models: Mapping[str, str] = field(default_factory=dict[str, str])
     milliseconds: Mapping[str, float] = field(default_factory=dict[str, float])
     thresholds: Mapping[str, float] = field(default_factory=dict[str, float])
+    dialogue: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    signals: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -270,6 +304,7 @@ class Reply:
         suggestions: Questions that the customer may press next.
         confidence: The chance in [0, 1] that the reply is right.
         language: ISO 639-1 code of the text.
+        dialogue: What is being talked about after this reply, as `core.dialogue` writes it.
     """
 
     choice: Choice
@@ -281,6 +316,8 @@ class Reply:
     suggestions: tuple[str, ...] = ()
     confidence: float = 0.0
     trace: Trace = Trace()
+    dialogue: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    insight: Insight = Insight()
 
 
 @dataclass(frozen=True)
@@ -320,6 +357,7 @@ class Question:
         holder: `waiting` asks for an answer only where it is sure; the bot then says nothing else.
         seconds_left: Until the turn's deadline.
         waiting: How many turns wait for an answer in all; a long queue asks for quick answers.
+        dialogue: What was being talked about, as `core.dialogue` wrote it after the last turn.
     """
 
     knowledge_base: KnowledgeBase
@@ -331,6 +369,7 @@ class Question:
     holder: Holder = Holder.BOT
     seconds_left: float = 30.0
     waiting: int = 0
+    dialogue: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,8 @@ STORE_INCOMING: LiteralString = """
         update conversation
            set last_message_at = now(), holder = %(holder)s, epoch = %(epoch)s,
                agent = case when %(holder)s = 'agent' then agent end,
-               context_from = case when %(stale)s then %(position)s else context_from end
+               context_from = case when %(stale)s then %(position)s else context_from end,
+               dialogue = case when %(stale)s then '{}'::jsonb else dialogue end
          where id = %(conversation_id)s
     )
     insert into message (conversation_id, inbox_id, position, author, kind, text, event_id,
@@ -350,7 +351,8 @@ SET_HOLDER: LiteralString = """
            waiting_since = case when %(holder)s = 'waiting'
                                 then coalesce(waiting_since, now()) end,
            hand_off_reason = case when %(holder)s = 'waiting' then %(reason)s end,
-           context_from = case when %(starts_clean)s then next_position else context_from end
+           context_from = case when %(starts_clean)s then next_position else context_from end,
+           dialogue = case when %(starts_clean)s then '{}'::jsonb else dialogue end
      where id = %(id)s
 """
 

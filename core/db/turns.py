@@ -16,6 +16,7 @@ from core.types import (
     Author,
     ConversationId,
     Holder,
+    Insight,
     MessageId,
     MessageKind,
     Reply,
@@ -79,6 +80,7 @@ class Input:
     Attributes:
         cited: Entries that the last reply of the bot rested on.
         waiting: Turns that wait for an answer in all, counted up to a small bound.
+        dialogue: What was being talked about after the last turn; empty after a clean start.
     """
 
     messages: tuple[str, ...]
@@ -87,6 +89,7 @@ class Input:
     cited: tuple[str, ...]
     locale: str | None
     waiting: int
+    dialogue: Mapping[str, Any]
 
 
 # The last messages of the conversation's present context, this turn's among them.
@@ -99,7 +102,7 @@ LOAD: LiteralString = """
 """
 
 LOCALE_AND_QUEUE: LiteralString = """
-    select coalesce(c.locale, p.locale) as locale,
+    select coalesce(c.locale, p.locale) as locale, c.dialogue,
            (select count(*) from (select from turn where state = 'open' and due_at <= now()
                                    limit 200) waiting) as waiting
       from conversation c join contact p on p.id = c.contact_id
@@ -131,6 +134,7 @@ async def load(
         cited=tuple(c["entry_id"] for c in replies[-1]["citations"]) if replies else (),
         locale=state["locale"] if state else None,
         waiting=state["waiting"] if state else 0,
+        dialogue=state["dialogue"] if state else {},
     )
 
 
@@ -187,6 +191,12 @@ async def close(
 
 
 RECORD_REPLY: LiteralString = """
+    with told as (
+        update conversation c set dialogue = %(dialogue)s
+          from turn t where t.id = %(turn_id)s and c.id = t.conversation_id
+    ), seen as (
+        update turn set insight = %(insight)s where id = %(turn_id)s
+    )
     insert into reply (turn_id, message_id, decision, tier, confidence, language, trace)
     values (%(turn_id)s, %(message_id)s, %(decision)s, %(tier)s, %(confidence)s, %(language)s,
             %(trace)s)
@@ -196,7 +206,10 @@ RECORD_REPLY: LiteralString = """
 async def record_reply(
     conn: Connection, turn_id: TurnId, message_id: MessageId | None, reply: Reply
 ) -> None:
-    """Store a reply's decision and trace; the primary key refuses a second one."""
+    """Store a reply's decision, its trace, and what is now talked about.
+
+    The primary key refuses a second reply of a turn.
+    """
     await conn.execute(
         RECORD_REPLY,
         {
@@ -207,8 +220,26 @@ async def record_reply(
             "confidence": reply.confidence,
             "language": reply.language,
             "trace": Jsonb(trace_to_json(reply)),
+            "dialogue": Jsonb(dict(reply.dialogue)),
+            "insight": Jsonb(insight_to_json(reply.insight)),
         },
     )
+
+
+def insight_to_json(insight: Insight) -> Mapping[str, Any]:
+    """Return topics and sentiment as they are stored with the turn; empty where none are known."""
+    stored: dict[str, Any] = {}
+    if insight.topics:
+        stored["topics"] = [
+            {"name": t.name, "probability": round(t.probability, 4)} for t in insight.topics
+        ]
+    if (felt := insight.sentiment) is not None:
+        stored["sentiment"] = {
+            "name": felt.name,
+            "probability": round(felt.probability, 4),
+            "uncertainty": round(felt.uncertainty, 4),
+        }
+    return stored
 
 
 def trace_to_json(reply: Reply) -> Mapping[str, Any]:
@@ -234,6 +265,8 @@ def trace_to_json(reply: Reply) -> Mapping[str, Any]:
         "checks": list(trace.checks),
         "models": dict(trace.models),
         "thresholds": dict(trace.thresholds),
+        "dialogue": dict(trace.dialogue),
+        "signals": {name: round(value, 4) for name, value in trace.signals.items()},
         "milliseconds": {name: round(ms, 2) for name, ms in trace.milliseconds.items()},
     }
 
