@@ -1,28 +1,18 @@
-"""`deskhand train`: make heads and adapters from files."""
+"""`deskhand train replies`: an adapter of the reply model from grounded replies."""
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import configuration, printing
+from cli.commands.train.common import progress
 from cli.printing import AsJson
 from core.errors import InvalidInput
 
 OUT = Path("adapter")
-INTENTS_OUT = Path("intents")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    train = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
-    train.command("replies")(train_replies)
-    train.command("intents")(train_intents)
-    app.add_typer(train, name="train")
 
 
 def train_replies(
@@ -66,7 +56,7 @@ def train_replies(
         dstc9=dstc9,
         dstc9_limit=dstc9_limit,
         repeats=repeats,
-        base=base or preparing.prepare_reply_base(settings.models_dir, _progress),
+        base=base or preparing.prepare_reply_base(settings.models_dir, progress),
         base_name=base.name if base else preparing.BASE_NAME,
         start=adapter,
         threads=threads or settings.threads,
@@ -74,7 +64,7 @@ def train_replies(
     recipe = Recipe(
         epochs=epochs, rank=rank, learning_rate=lr, batch=batch, seed=seed, max_steps=max_steps
     )
-    outcome = session.run(request, recipe, out, _progress)
+    outcome = session.run(request, recipe, out, progress)
     if json:
         printing.as_json({"adapter": str(out), **vars(outcome)})
         return
@@ -83,36 +73,6 @@ def train_replies(
         f"{outcome.seconds / 60:.0f} min; validation loss {outcome.loss_before:.3f} -> "
         f"{outcome.loss_best:.3f} (step {outcome.best_step})"
     )
-
-
-def train_intents(
-    context: typer.Context,
-    data: Annotated[Path, typer.Option(help="CSV text,label.")],
-    out: Annotated[Path, typer.Option(help="Folder in which the head is written.")] = INTENTS_OUT,
-    encoder: Annotated[
-        str | None, typer.Option(help="A name or folder; the setting when not given.")
-    ] = None,
-    seed: Annotated[int, typer.Option()] = 7,
-    json: AsJson = False,
-) -> None:
-    """Fit the intent head on labelled messages; print its figures on a held-out fifth."""
-    from answering import preparing
-    from retrieval.encoders.loading import load_encoder
-    from training import intents
-    from training.evaluation import report
-
-    examples = report.read_labelled(data)
-    settings = configuration.of(context)
-    name = encoder or settings.encoder
-    if name == preparing.ENCODER:
-        preparing.prepare_encoder(settings.models_dir, _progress)
-    _progress(f"Fitting on {len(examples)} messages")
-    loaded = load_encoder(name, settings.models_dir, settings.device)
-    figures = intents.train(examples, loaded, out, seed=seed)
-    if json:
-        printing.as_json(figures)
-    else:
-        typer.echo("\n".join(report.lines(f"Intent head of {data.name}", figures)))
 
 
 def _base_folder(reply_model: str | None) -> Path | None:
@@ -126,7 +86,3 @@ def _base_folder(reply_model: str | None) -> Path | None:
         raise InvalidInput(f"{folder} is no transformers folder: it lacks config.json",
                            field="reply_model")  # fmt: skip
     return folder
-
-
-def _progress(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,18 @@
+"""`deskhand eval`: how well intents, retrieval and whole replies do on files of your own."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.commands.eval.intents import intents
+from cli.commands.eval.replies import replies
+from cli.commands.eval.retrieval import retrieval
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    evaluate = typer.Typer(no_args_is_help=True, help="Measure quality on labelled files.")
+    evaluate.command("intents")(intents)
+    evaluate.command("retrieval")(retrieval)
+    evaluate.command("replies")(replies)
+    app.add_typer(evaluate, name="eval")

@@ -1,0 +1,16 @@
+"""`deskhand train`: make heads and adapters from files."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.commands.train.intents import train_intents
+from cli.commands.train.replies import train_replies
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    train = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
+    train.command("replies")(train_replies)
+    train.command("intents")(train_intents)
+    app.add_typer(train, name="train")
