@@ -26,6 +26,7 @@ FIELDS = (
     "style",
     "valid_from",
     "valid_until",
+    "not_for",
 )
 """What a file or a request may say about an entry, in the order of an export's columns."""
 
@@ -38,6 +39,7 @@ ID_LIMIT_CHARACTERS = 200
 QUESTION_LIMIT_CHARACTERS = 500
 ANSWER_LIMIT_CHARACTERS = 8_000
 ALTERNATES_LIMIT = 50
+NOT_FOR_LIMIT = 50
 TAGS_LIMIT = 20
 TAG_LIMIT_CHARACTERS = 60
 ENTITY_LIMIT_CHARACTERS = 200
@@ -137,8 +139,10 @@ def checked(
         else before.valid_until,
         version=before.version,
         updated_at=before.updated_at,
+        not_for=said.many("not_for", NOT_FOR_LIMIT, QUESTION_LIMIT_CHARACTERS, before.not_for),
     )
     _check_period(entry)
+    _check_not_for(entry)
     return entry
 
 
@@ -361,6 +365,16 @@ def _moment(value: object, field: str, day_time: time) -> datetime | None:
         raise InvalidInput(
             f"{field} is outside the years that can be stored.", field=field
         ) from None
+
+
+def _check_not_for(entry: FaqEntry) -> None:
+    asked = {normalised(text) for text in (entry.question, *entry.alternates)}
+    for text in entry.not_for:
+        if normalised(text) in asked:
+            raise InvalidInput(
+                f"{text!r} stands in not_for and is also asked by the entry; keep one of the two.",
+                field="not_for",
+            )
 
 
 def _check_period(entry: FaqEntry) -> None:

@@ -134,10 +134,11 @@ def cells(entry: FaqEntry) -> dict[str, str | None]:
         **{
             name: getattr(entry, name)
             for name in FIELDS
-            if name not in ("alternates", "tags", "valid_from", "valid_until")
+            if name not in ("alternates", "tags", "not_for", "valid_from", "valid_until")
         },
         "alternates": join_list(entry.alternates),
         "tags": join_list(entry.tags),
+        "not_for": join_list(entry.not_for),
         **_validity(entry),
     }
 
@@ -148,6 +149,7 @@ def as_json(entry: FaqEntry) -> dict[str, Any]:
         **{name: getattr(entry, name) for name in FIELDS},
         "alternates": list(entry.alternates),
         "tags": list(entry.tags),
+        "not_for": list(entry.not_for),
         **_validity(entry),
     }
 

@@ -39,6 +39,11 @@ class EntryFields(BaseModel):
         default=None, description="Other ways to ask it.", examples=[["refund?"]]
     )
     tags: list[str] | None = None
+    not_for: list[str] | None = Field(
+        default=None,
+        description="Questions that look like this one and are not answered by it.",
+        examples=[["Can I refund a friend's order?"]],
+    )
     locale: str | None = Field(default=None, examples=["en", "pt-BR", "zh-Hant"])
     entity: str | None = Field(default=None, description="The product that it is about.")
     source_url: str | None = Field(default=None, examples=["https://shop.example/help/refunds"])
@@ -81,6 +86,7 @@ class EntryOut(BaseModel):
     answer: str
     alternates: list[str]
     tags: list[str]
+    not_for: list[str]
     locale: str
     entity: str | None
     source_url: str | None
@@ -164,6 +170,7 @@ def entry_out(entry: FaqEntry) -> EntryOut:
             **{name: getattr(entry, name) for name in FIELDS},
             "alternates": list(entry.alternates),
             "tags": list(entry.tags),
+            "not_for": list(entry.not_for),
             "valid_from": entry.valid_from.isoformat() if entry.valid_from else None,
             "valid_until": entry.valid_until.isoformat() if entry.valid_until else None,
             "version": entry.version,

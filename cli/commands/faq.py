@@ -155,6 +155,9 @@ def add(
         list[str] | None, typer.Option(help="Another way to ask it; may be repeated.")
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    not_for: Annotated[
+        list[str] | None, typer.Option(help="A question it does not answer; may be repeated.")
+    ] = None,
     locale: Annotated[str | None, typer.Option(help="Such as en; else the base's.")] = None,
     entity: Annotated[str | None, typer.Option(help="The product that it is about.")] = None,
     source_url: Annotated[str | None, typer.Option(help="Where customers read more.")] = None,
@@ -172,6 +175,7 @@ def add(
         "answer": answer,
         "alternates": alternate,
         "tags": tag,
+        "not_for": not_for,
         "locale": locale,
         "entity": entity,
         "source_url": source_url,

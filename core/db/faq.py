@@ -19,7 +19,7 @@ CHANNEL = "deskhand_faq"
 """The notification that a base's entries or intents changed; its payload is the base's id."""
 
 COLUMNS: LiteralString = """id, question, alternates, answer, tags, locale, entity, source_url,
-    status, style, valid_from, valid_until, version, updated_at"""
+    status, style, valid_from, valid_until, not_for, version, updated_at"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def _entry(row: Mapping[str, Any]) -> FaqEntry:
     changed: dict[str, Any] = {
         "alternates": tuple(row["alternates"]),
         "tags": tuple(row["tags"]),
+        "not_for": tuple(row.get("not_for") or ()),  # revisions of before 0002 lack it
         "style": ReplyStyle(row["style"]) if row["style"] else None,
     }
     return FaqEntry(**{**row, **changed})
@@ -155,17 +156,18 @@ SAVE: LiteralString = """
     with saved as (
         insert into faq_entry as e (knowledge_base_id, id, question, normalised_question,
                                     alternates, answer, tags, locale, entity, source_url, status,
-                                    style, valid_from, valid_until, changed_at_version)
+                                    style, valid_from, valid_until, not_for,
+                                    changed_at_version)
         values (%(base_id)s, %(id)s, %(question)s, %(normalised_question)s, %(alternates)s,
                 %(answer)s, %(tags)s, %(locale)s, %(entity)s, %(source_url)s, %(status)s,
-                %(style)s, %(valid_from)s, %(valid_until)s, %(faq_version)s)
+                %(style)s, %(valid_from)s, %(valid_until)s, %(not_for)s, %(faq_version)s)
         on conflict (knowledge_base_id, id) do update
            set question = excluded.question, normalised_question = excluded.normalised_question,
                alternates = excluded.alternates, answer = excluded.answer, tags = excluded.tags,
                locale = excluded.locale, entity = excluded.entity,
                source_url = excluded.source_url, status = excluded.status,
                style = excluded.style, valid_from = excluded.valid_from,
-               valid_until = excluded.valid_until,
+               valid_until = excluded.valid_until, not_for = excluded.not_for,
                changed_at_version = excluded.changed_at_version,
                version = e.version + 1, updated_at = clock_timestamp()
         returning knowledge_base_id, id, version, updated_at
@@ -185,6 +187,7 @@ def _row(
         "base_id": base_id,
         "alternates": list(entry.alternates),
         "tags": list(entry.tags),
+        "not_for": list(entry.not_for),
         "normalised_question": normalised(entry.question),
         "faq_version": faq_version,
         "action": action,
@@ -199,6 +202,7 @@ def _snapshot(entry: FaqEntry) -> dict[str, Any]:
         **{name: getattr(entry, name) for name in FIELDS},
         "alternates": list(entry.alternates),
         "tags": list(entry.tags),
+        "not_for": list(entry.not_for),
         "valid_from": entry.valid_from.isoformat() if entry.valid_from else None,
         "valid_until": entry.valid_until.isoformat() if entry.valid_until else None,
     }

@@ -357,3 +357,20 @@ async def test_a_file_may_be_larger_than_a_message(api: Api) -> None:
 
     assert len(table) > 1_200_000
     assert response.json()["created"] == 200
+
+
+async def test_questions_that_an_entry_does_not_answer_are_kept_and_given_back(api: Api) -> None:
+    created = await api.create(not_for=["Can I refund a friend's order?"])
+
+    read = (await api.http.get(f"/v1/faq/{created['id']}")).json()
+
+    assert read["not_for"] == ["Can I refund a friend's order?"]
+    revisions = (await api.http.get(f"/v1/faq/{created['id']}/revisions")).json()["revisions"]
+    assert revisions[0]["entry"]["not_for"] == ["Can I refund a friend's order?"]
+
+
+async def test_an_entry_cannot_both_ask_a_question_and_refuse_it(api: Api) -> None:
+    response = await api.http.post("/v1/faq", json={**REFUND, "not_for": ["how do refunds work"]})
+
+    assert response.status_code == 422
+    assert response.json()["error"]["field"] == "not_for"
