@@ -1,4 +1,4 @@
-"""An exact index of unit vectors in memory; an entry has several and they score together."""
+"""An index of unit vectors in memory; an entry has several and they score together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from retrieval.approximate import ApproximateIndex
 
 Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
@@ -20,18 +22,34 @@ written for the sample shop it finds the entry first for 0.67, so weighted for 0
 (fusion.py) for 0.82.
 """
 
+POOL = 128
+"""How many entries by their blended vector alone are then scored with all of their texts."""
+EXACT_UP_TO = 40_000
+"""Entries up to which every one is compared; beyond, a graph finds the pool."""
+FEW = 12_000
+"""So few entries behind a filter are compared one by one however large the base is."""
+CATCH_UP = 500
+"""Entries that join the graph at each change, so that no change holds up the loop for long."""
+
 
 class DenseIndex:
-    """Cosines against every text of every entry.
+    """The blended cosine of each entry's texts, exact or by a graph in large bases.
 
-    Exact, since filters make approximate indexes lie and a worker's own matrix is faster up to
-    some tens of thousands of entries (12,000 entries: about a millisecond a text each).
+    An entry has one blended vector, by which a pool is found, and one vector a text, with which
+    the pool is scored. Up to `exact_up_to` entries the pool is found by comparing all, since
+    filters make graphs lie and a worker's own matrix is faster; beyond, by a graph, unless a
+    filter leaves few. Both ways score alike, so results do not jump at the border.
 
     Args:
         dimensions: The width of the vectors.
+        exact_up_to: Entries up to which no graph is used.
     """
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, exact_up_to: int = EXACT_UP_TO) -> None:
+        self._dimensions = dimensions
+        self._exact_up_to = exact_up_to
+        self._graph: ApproximateIndex | None = None
+        self._waiting: dict[int, None] = {}
         self._matrix: Matrix = np.zeros((64, dimensions), np.float32)
         self._blends: Matrix = np.zeros((64, dimensions), np.float32)
         self._owners = np.full(64, -1, np.int64)
@@ -59,6 +77,8 @@ class DenseIndex:
         self._rows[key] = rows
         self._slots[key] = slot
         self._keys[slot] = key
+        self._waiting[slot] = None
+        self.catch_up()
 
     def remove(self, key: str) -> None:
         """Forget an entry; one that is not there is no error."""
@@ -66,6 +86,9 @@ class DenseIndex:
         if rows is None:
             return
         slot = self._slots.pop(key)
+        self._waiting.pop(slot, None)
+        if self._graph is not None:
+            self._graph.remove(slot)
         self._matrix[rows] = 0.0
         self._owners[rows] = -1
         self._keys[slot] = None
@@ -79,39 +102,78 @@ class DenseIndex:
 
         Args:
             query: A unit vector, shape (dimensions,).
-            limit: How many entries at most.
+            limit: How many entries at most; up to POOL.
             allowed: A mask over slots, as `mask` makes it.
         """
         if not self._rows or limit < 1:
             return []
-        return self.top(self.scores(query), limit, allowed)
+        pool = self._pool(query, allowed)
+        scores = self._scores_of(pool, query)
+        best = np.argsort(-scores, kind="stable")[:limit]
+        return [(key, float(scores[i])) for i in best if (key := self._keys[pool[i]]) is not None]
 
-    def top(
-        self, scores: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_] | None = None
-    ) -> list[tuple[str, float]]:
-        """Return the best entries of what `scores` returned, best first."""
+    def score(self, keys: Sequence[str], query: Vector) -> NDArray[np.float32]:
+        """Return the score of each of some entries, in their order."""
+        return self._scores_of(np.asarray([self._slots[key] for key in keys], np.int64), query)
+
+    def _pool(self, query: Vector, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """Return the slots of the entries whose blended vectors are nearest."""
+        if allowed is not None and np.count_nonzero(allowed) <= FEW < len(self._keys):
+            some = np.flatnonzero(allowed)
+            return some[_largest(self._blends[some] @ query, POOL)]
+        if self._graph is not None and not self._waiting:
+            return self._graph.search(query, POOL, allowed)
+        scores = self._blends[: len(self._keys)] @ query
         if allowed is not None:
-            scores = np.where(allowed, scores, -np.inf)
-        count = min(limit, len(scores))
-        top = np.argpartition(-scores, count - 1)[:count]
-        top = top[np.argsort(-scores[top], kind="stable")]
-        return [(key, float(scores[s])) for s in top if scores[s] > -2 and (key := self._keys[s])]
+            scores = np.where(allowed, scores, np.float32(-np.inf))
+        best = _largest(scores, POOL)
+        return best[scores[best] > -np.inf]
 
-    def scores(self, query: Vector) -> NDArray[np.float32]:
-        """Return how alike each slot's texts are to a query; -inf where a slot is empty."""
-        best = np.float32(1 - WHOLE_SHARE - MEAN_SHARE) * self.best(query)
-        return (best + self._blends[: len(best)] @ query).astype(np.float32, copy=False)
+    def nearest(self, keys: Sequence[str], query: Vector) -> NDArray[np.float32]:
+        """Return the best cosine of each of some entries' texts, in their order."""
+        return self._nearest([self._rows[key] for key in keys], query)
 
-    def best(self, query: Vector) -> NDArray[np.float32]:
-        """Return the best cosine of each slot; -inf where a slot is empty."""
-        best = np.full(len(self._keys) + 1, -np.inf, np.float32)
-        cosines = self._matrix[: self._used] @ query
-        np.maximum.at(best, self._owners[: self._used], cosines)  # free rows fall into the last
-        return best[:-1]
+    def _scores_of(self, slots: NDArray[np.int64], query: Vector) -> NDArray[np.float32]:
+        rows = [self._rows[key] if (key := self._keys[slot]) else [] for slot in slots]
+        share = np.float32(1 - WHOLE_SHARE - MEAN_SHARE)
+        return share * self._nearest(rows, query) + self._blends[slots] @ query
 
-    def cosines(self, key: str, query: Vector) -> NDArray[np.float32]:
-        """Return the cosine of each text of one entry, in the order in which they were put."""
-        return self._matrix[self._rows[key]] @ query
+    def _nearest(self, rows: Sequence[list[int]], query: Vector) -> NDArray[np.float32]:
+        """Return the best cosine among each group of rows; -inf where a group is empty."""
+        best = np.full(len(rows), -np.inf, np.float32)
+        starts: list[int] = []
+        flat: list[int] = []
+        for group in rows:
+            starts.append(len(flat))
+            flat.extend(group)
+        filled = [number for number, group in enumerate(rows) if group]
+        if filled:
+            cosines = self._matrix[flat] @ query
+            best[filled] = np.maximum.reduceat(cosines, [starts[number] for number in filled])
+        return best
+
+    def catch_up(self) -> bool:
+        """Let some waiting entries join the graph; return whether others still wait.
+
+        Until all have joined, search compares every entry. A change calls it once; who has time
+        (a refresh, between two turns) calls it until it returns False.
+        """
+        if self._graph is None and len(self._rows) > self._exact_up_to:
+            self._begin_graph()
+        if self._graph is None:
+            self._waiting.clear()
+            return False
+        if self._graph.is_worn:
+            self._begin_graph()
+        if some := list(self._waiting)[:CATCH_UP]:
+            self._graph.put(some, self._blends[some])
+            for slot in some:
+                del self._waiting[slot]
+        return bool(self._waiting)
+
+    def _begin_graph(self) -> None:
+        self._graph = ApproximateIndex(self._dimensions)
+        self._waiting = dict.fromkeys(self._slots.values())
 
     def slot(self, key: str) -> int:
         """Return where an entry stands in `best` and in masks."""
@@ -139,3 +201,10 @@ class DenseIndex:
         if len(self._keys) > len(self._blends):
             self._blends = np.concatenate([self._blends, np.zeros_like(self._blends)])
         return len(self._keys) - 1
+
+
+def _largest(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return where the largest scores stand, in any order."""
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    return np.argpartition(-scores, count - 1)[:count]

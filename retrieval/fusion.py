@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,11 @@ convex combination beats reciprocal rank fusion: Bruch et al., TOIS 2023.
 """
 EXACT_WEIGHT = 8.0
 """What it counts that a question is an entry's own; set, since no left-out wording can show it."""
+AGAINST_WEIGHT = -30.0
+"""What it counts, per cosine, that a question is nearer to what an entry is not for; set, since
+no sample holds enough of them."""
+ABOUT_SHARE = 0.3
+"""What it adds to a fused score, before the calibrator, that an entity is talked about."""
 CALIBRATION = Path(__file__).parent / "data" / "confidence.json"
 
 
@@ -41,6 +46,9 @@ class Signals:
         wording: How much the question is one of its own wordings.
         exact: 1 where the question is one of its wordings, letter for letter.
         foreign: 1 where it is in another language than the question.
+        about: How surely the conversation is about its entity, in [0, 1].
+        elsewhere: How much surer it is about another entity; 0 where the entry has none.
+        against: How much nearer the question is to what it is not for than to its own wordings.
     """
 
     dense: float
@@ -49,10 +57,19 @@ class Signals:
     wording: float
     exact: float
     foreign: float
+    about: float = 0.0
+    elsewhere: float = 0.0
+    against: float = 0.0
 
     def values(self) -> tuple[float, ...]:
         """Return them in their order."""
-        return (self.dense, self.nearest, self.lexical, self.wording, self.exact, self.foreign)
+        return (
+            self.dense, self.nearest, self.lexical, self.wording, self.exact, self.foreign,
+            self.about, self.elsewhere, self.against,
+        )  # fmt: skip
+
+
+SIGNALS = len(fields(Signals))
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,7 @@ class Calibrator:
 
     def chances(self, signals: Sequence[Signals], doubts: Doubts) -> NDArray[np.float64]:
         """Return the chance of each entry that it answers; what is missing to 1 is "none"."""
-        logits = np.asarray([s.values() for s in signals]).reshape(-1, 6) @ self.weights
+        logits = np.asarray([s.values() for s in signals]).reshape(-1, SIGNALS) @ self.weights
         none = self.bias + float(np.dot(doubts.values(), self.none_weights))
         everything = np.append(logits, none)
         shifted = np.exp(everything - everything.max())

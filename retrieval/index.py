@@ -13,11 +13,23 @@ from numpy.typing import NDArray
 
 from core.types import FaqEntry, Passage
 from retrieval.dense import DenseIndex, Matrix, Vector
-from retrieval.fusion import COSINE_FLOOR, Calibrator, Doubts, Signals, fuse, shipped_calibrator
+from retrieval.entities import About, EntityIndex
+from retrieval.fusion import (
+    ABOUT_SHARE,
+    COSINE_FLOOR,
+    Calibrator,
+    Doubts,
+    Signals,
+    fuse,
+    shipped_calibrator,
+)
 from retrieval.lexical import LexicalIndex, fold, tokens
 
 CANDIDATES = 24
 """How many entries each of the two searches brings in."""
+OF_ENTITY = 10
+"""How many more entries of each entity that is talked about are brought in."""
+MOST_ENTITIES = 3
 AT_HOME_FROM = 0.5
 """An entry in the customer's language this likely is taken without a look at other languages."""
 
@@ -26,10 +38,24 @@ ABROAD_LEAD = 0.3
 
 
 def texts_of(entry: FaqEntry) -> list[str]:
-    """Return the texts of an entry that are embedded, each found by its own wording."""
-    return list(
-        dict.fromkeys([entry.question, *entry.alternates, f"{entry.question}\n{entry.answer}"])
-    )
+    """Return the texts of an entry that are embedded, in the order that `Change` expects.
+
+    Each wording is found by its own vector; then what the question is without the entity's name,
+    what the entry is not for, and last the question with its answer.
+    """
+    asked = [entry.question, *entry.alternates]
+    whole = f"{entry.question}\n{entry.answer}"
+    return list(dict.fromkeys([*asked, nameless(entry), *entry.not_for, whole]))
+
+
+def nameless(entry: FaqEntry) -> str:
+    """Return an entry's question without its entity, as it is asked once that is talked about."""
+    if not entry.entity:
+        return entry.question
+    name = re.escape(re.sub(r"^the\s+", "", entry.entity, flags=re.IGNORECASE))
+    pattern = rf"\s*\b(?:(?:at|in|for|of|by|from|to|with)\s+)?(?:the\s+)?{name}(?!\w)"
+    left = re.sub(pattern, "", entry.question, flags=re.IGNORECASE).strip()
+    return left if len(tokens(left)) > 0 else entry.question
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,24 @@ class Change:
     entry: FaqEntry
     vectors: Matrix
 
+    @property
+    def wordings(self) -> Matrix:
+        """The vectors that find it: of its wordings, and of the question with its answer."""
+        texts = texts_of(self.entry)
+        asked = {self.entry.question, *self.entry.alternates}
+        return self.vectors[[i for i, t in enumerate(texts) if t in asked or i == len(texts) - 1]]
+
+    @property
+    def topic(self) -> Vector:
+        """The vector of the question without the entity's name, shape (dimensions,)."""
+        return self.vectors[texts_of(self.entry).index(nameless(self.entry))]
+
+    @property
+    def against(self) -> Matrix:
+        """The vectors of what it is not for, shape (texts, dimensions)."""
+        texts = texts_of(self.entry)
+        return self.vectors[[texts.index(text) for text in dict.fromkeys(self.entry.not_for)]]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -53,6 +97,14 @@ class Candidate:
     signals: Signals
 
 
+@dataclass(frozen=True)
+class _Allowed:
+    """Masks over the places of the two indexes."""
+
+    slots: NDArray[np.bool_]
+    rows: NDArray[np.bool_]
+
+
 class KnowledgeIndex:
     """Searches the published entries of one knowledge base by meaning and by words."""
 
@@ -61,7 +113,12 @@ class KnowledgeIndex:
         self._dense = DenseIndex(dimensions)
         self._lexical = LexicalIndex()
         self._entries: dict[str, FaqEntry] = {}
-        self._masks: dict[str, NDArray[np.bool_]] = {}
+        self._filters: dict[tuple[str, bool, frozenset[str]], _Allowed] = {}
+        self._dated: set[str] = set()
+        self.entities = EntityIndex()
+        self._topics: dict[str, Vector] = {}
+        self._against: dict[str, Matrix] = {}
+        self._of_entity: dict[str, set[str]] = {}
         self._bare: dict[str, set[str]] = {}
         self._names: dict[str, str] | None = None
 
@@ -97,18 +154,43 @@ class KnowledgeIndex:
     def apply(self, changes: Sequence[Change], removed: Sequence[str] = ()) -> None:
         """Put new and edited entries in, take others out; the rest is not touched."""
         for entry_id in removed:
-            self._entries.pop(entry_id, None)
-            self._bare.pop(entry_id, None)
-            self._dense.remove(entry_id)
-            self._lexical.remove(entry_id)
+            self._forget(entry_id)
         for change in changes:
-            entry = change.entry
-            self._entries[entry.id] = entry
-            self._bare[entry.id] = {bare(asked) for asked in (entry.question, *entry.alternates)}
-            self._dense.put(change.entry.id, change.vectors)
-            self._lexical.put(change.entry)
-        self._masks.clear()
+            self._forget(change.entry.id)
+            self._take_in(change)
+        self._filters.clear()
         self._names = None
+
+    def _take_in(self, change: Change) -> None:
+        entry = change.entry
+        self._entries[entry.id] = entry
+        if entry.valid_from is not None or entry.valid_until is not None:
+            self._dated.add(entry.id)
+        self._bare[entry.id] = {bare(asked) for asked in (entry.question, *entry.alternates)}
+        self._dense.put(entry.id, change.wordings)
+        self._lexical.put(entry)
+        self.entities.put(entry)
+        if entity := self.entities.of(entry.id):
+            self._of_entity.setdefault(entity, set()).add(entry.id)
+        self._topics[entry.id] = change.topic
+        if entry.not_for:
+            self._against[entry.id] = change.against
+
+    def _forget(self, entry_id: str) -> None:
+        if self._entries.pop(entry_id, None) is None:
+            return
+        if entity := self.entities.of(entry_id):
+            self._of_entity[entity].discard(entry_id)
+        del self._bare[entry_id], self._topics[entry_id]
+        self._against.pop(entry_id, None)
+        self._dated.discard(entry_id)
+        self._dense.remove(entry_id)
+        self._lexical.remove(entry_id)
+        self.entities.remove(entry_id)
+
+    def catch_up(self) -> bool:
+        """Let some entries of a large base join its graph; return whether others still wait."""
+        return self._dense.catch_up()
 
     def search(
         self,
@@ -120,6 +202,7 @@ class KnowledgeIndex:
         at: datetime | None = None,
         tags: frozenset[str] = frozenset(),
         off_topic: float = 0.0,
+        about: Sequence[About] = (),
     ) -> list[Passage]:
         """Return the likeliest entries, best first.
 
@@ -133,11 +216,13 @@ class KnowledgeIndex:
             at: The time for which entries must be valid; None takes all.
             tags: Only entries with one of these tags, where any are given.
             off_topic: The chance that the message is out of scope, as the intents see it.
+            about: Which entities are talked about (`entities.talked_about`): their entries are
+                looked at first, and those of other entities last.
         """
-        at_home = self._search(text, vector, locale, False, limit, at, tags, off_topic)
+        at_home = self._search(text, vector, locale, False, limit, at, tags, off_topic, about)
         if at_home and at_home[0].confidence >= AT_HOME_FROM:
             return at_home
-        abroad = self._search(text, vector, locale, True, limit, at, tags, off_topic)
+        abroad = self._search(text, vector, locale, True, limit, at, tags, off_topic, about)
         is_far_better = bool(abroad) and (
             not at_home or abroad[0].confidence >= ABROAD_LEAD + at_home[0].confidence
         )
@@ -153,8 +238,11 @@ class KnowledgeIndex:
         at: datetime | None,
         tags: frozenset[str],
         off_topic: float,
+        about: Sequence[About],
     ) -> list[Passage]:
-        found = self.candidates(text, vector, locale=locale, foreign=foreign, at=at, tags=tags)
+        found = self.candidates(
+            text, vector, locale=locale, foreign=foreign, at=at, tags=tags, about=about
+        )
         if not found:
             return []
         signals = [candidate.signals for candidate in found]
@@ -181,8 +269,9 @@ class KnowledgeIndex:
         at: datetime | None = None,
         tags: frozenset[str] = frozenset(),
         without: AbstractSet[str] = frozenset(),
+        about: Sequence[About] = (),
     ) -> list[Candidate]:
-        """Return what both searches bring in, with their signals, by fused score.
+        """Return what both searches and the entities bring in, with their signals, best first.
 
         Args:
             text: The question.
@@ -192,66 +281,109 @@ class KnowledgeIndex:
             at: The time for which entries must be valid.
             tags: Only entries with one of these tags, where any are given.
             without: Ids of entries that are left out (to calibrate).
+            about: Which entities are talked about.
         """
-        mask = self._mask(_language(locale), foreign)
-        if mask is None:
+        allowed = self._allowed(_language(locale), foreign, tags, at)
+        if allowed is None:
             return []
-        lexical = self._lexical.scores(text)
-        scores = self._dense.scores(vector)
-        dense = dict(self._dense.top(scores, CANDIDATES, mask))
-        for key in sorted(lexical, key=lexical.__getitem__, reverse=True)[:CANDIDATES]:
-            slot = self._dense.slot(key)
-            if mask[slot]:
-                dense.setdefault(key, float(scores[slot]))
-        found = [
-            Candidate(
-                entry,
-                fuse(cosine, lexical.get(key, 0.0)),
-                self._signals(text, vector, entry, cosine, lexical.get(key, 0.0), foreign),
-            )
-            for key, cosine in dense.items()
-            if _is_valid(entry := self._entries[key], at)
-            and (not tags or tags & {*entry.tags})
-            and key not in without
-        ]
-        return sorted(found, key=lambda c: c.score, reverse=True)[:CANDIDATES]
+        weights = {a.entity: a.weight for a in about if self._of_entity.get(a.entity)}
+        dense = dict(self._dense.search(vector, CANDIDATES, allowed.slots))
+        by_words = [key for key, _ in self._lexical.search(text, CANDIDATES, allowed.rows)]
+        more = [key for key in by_words if key not in dense]
+        dense |= dict(zip(more, self._dense.score(more, vector).tolist(), strict=True))
+        dense |= self._of(weights, vector, allowed)
+        keys = [key for key in dense if key not in without]
+        found = self._weighed(text, vector, keys, dense, foreign, weights)
+        most = CANDIDATES + OF_ENTITY * min(len(weights), MOST_ENTITIES)
+        return sorted(found, key=lambda c: c.score, reverse=True)[:most]
 
-    def _signals(
+    def _of(
+        self, weights: Mapping[str, float], vector: Vector, allowed: _Allowed
+    ) -> dict[str, float]:
+        """Return the best entries of each entity that is talked about, with their cosine."""
+        found: dict[str, float] = {}
+        for entity in sorted(weights, key=weights.__getitem__, reverse=True)[:MOST_ENTITIES]:
+            keys = [k for k in self._of_entity[entity] if allowed.slots[self._dense.slot(k)]]
+            scores = self._dense.score(keys, vector)
+            found |= {keys[i]: float(scores[i]) for i in np.argsort(-scores)[:OF_ENTITY]}
+        return found
+
+    def _weighed(
         self,
         text: str,
         vector: Vector,
-        entry: FaqEntry,
-        dense: float,
-        lexical: float,
+        keys: Sequence[str],
+        dense: Mapping[str, float],
         foreign: bool,
-    ) -> Signals:
-        return Signals(
-            dense=dense - COSINE_FLOOR,
-            nearest=float(self._dense.cosines(entry.id, vector).max()) - COSINE_FLOOR,
-            lexical=lexical,
-            wording=self._lexical.wording(text, entry.id) if lexical else 0.0,
-            exact=float(bare(text) in self._bare[entry.id]),
-            foreign=float(foreign),
-        )
+        weights: Mapping[str, float],
+    ) -> list[Candidate]:
+        """Return candidates with what speaks for each."""
+        if not keys:
+            return []
+        asked = bare(text)
+        lexical = self._lexical.score(text, keys).tolist()
+        wordings = self._lexical.wordings(text, keys)
+        topics = np.stack([self._topics[key] for key in keys]) @ vector
+        nearest = np.maximum(self._dense.nearest(keys, vector), topics).tolist()
+        surest = max(weights.values(), default=0.0)
+        found: list[Candidate] = []
+        for key, words, wording, near in zip(keys, lexical, wordings, nearest, strict=True):
+            entity = self.entities.of(key)
+            about = weights.get(entity, 0.0)
+            elsewhere = surest - about if entity else 0.0
+            signals = Signals(
+                dense=dense[key] - COSINE_FLOOR,
+                nearest=near - COSINE_FLOOR,
+                lexical=words,
+                wording=wording if words else 0.0,
+                # "Do you have wifi?" may be one hotel's wording and be asked of another.
+                exact=float(asked in self._bare[key]) * (1 - elsewhere),
+                foreign=float(foreign),
+                about=about,
+                elsewhere=elsewhere,
+                against=self._against_by(key, vector, near),
+            )
+            ties = ABOUT_SHARE * (about - elsewhere)
+            found.append(Candidate(self._entries[key], fuse(dense[key], words) + ties, signals))
+        return found
 
-    def _mask(self, language: str, foreign: bool) -> NDArray[np.bool_] | None:
-        name = f"{'not ' if foreign else ''}{language}"
-        if name not in self._masks:
+    def _against_by(self, key: str, vector: Vector, near: float) -> float:
+        if key not in self._against:
+            return 0.0
+        return max(float((self._against[key] @ vector).max()) - near, 0.0)
+
+    def _allowed(
+        self, language: str, foreign: bool, tags: AbstractSet[str], at: datetime | None
+    ) -> _Allowed | None:
+        """Return which entries may be found, None where none may.
+
+        Filters are masks and not applied to what was found: behind a narrow filter the best of
+        all would leave nothing.
+        """
+        name = (language, foreign, frozenset(tags))
+        if name not in self._filters:
             keys = [
-                e.id for e in self._entries.values() if (_language(e.locale) == language) ^ foreign
+                e.id
+                for e in self._entries.values()
+                if (_language(e.locale) == language) ^ foreign and (not tags or tags & {*e.tags})
             ]
-            self._masks[name] = self._dense.mask(keys)
-        mask = self._masks[name]
-        return mask if mask.any() else None
+            self._filters[name] = _Allowed(self._dense.mask(keys), self._lexical.mask(keys))
+        allowed = self._filters[name]
+        if at is not None and (over := [k for k in self._dated if not self._is_valid(k, at)]):
+            allowed = _Allowed(
+                allowed.slots & ~self._dense.mask(over), allowed.rows & ~self._lexical.mask(over)
+            )
+        return allowed if allowed.slots.any() else None
+
+    def _is_valid(self, key: str, at: datetime) -> bool:
+        return _is_valid(self._entries[key], at)
 
 
 def _language(locale: str) -> str:
     return locale.split("-")[0].lower()
 
 
-def _is_valid(entry: FaqEntry, at: datetime | None) -> bool:
-    if at is None:
-        return True
+def _is_valid(entry: FaqEntry, at: datetime) -> bool:
     begun = entry.valid_from is None or entry.valid_from <= at
     return begun and (entry.valid_until is None or at < entry.valid_until)
 

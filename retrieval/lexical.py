@@ -6,7 +6,8 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,14 @@ MISSPELT_WEIGHT = 0.7
 """What a word counts that matches only after one letter is changed."""
 FULL_SHARE = 1.5
 """Scales BM25's growth so that a word in question and answer of an average entry counts whole."""
+
+MOST_POSTINGS = 60_000
+"""Occurrences that a search adds up, rarest words first. In a large base common words stand in
+every second entry: alone they find nothing, and adding them all up takes most of the time
+(200,000 entries, OR of common words in PostgreSQL: 909 ms). They still count in the scores of
+what the rarer words found."""
+POOL = 4
+"""Times as many entries as wanted are scored with all words."""
 
 FIELD_WEIGHTS: Mapping[str, float] = {"question": 2.0, "entity": 1.5, "tags": 0.5, "answer": 1.0}
 """What an occurrence counts by where it stands; alternates count as the question, not on top."""
@@ -121,8 +130,6 @@ _STOP_WORDS = frozenset(
     ]
 )
 
-Scores = dict[str, float]
-
 
 def fold(text: str) -> str:
     """Return a text in lower case without accents and width variants."""
@@ -195,6 +202,15 @@ def weigh(entry: FaqEntry) -> dict[str, float]:
     return dict(weights)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A word of a question: what it weighs, in how many entries it stands, as which tokens."""
+
+    weight: float
+    holders: int
+    matches: Sequence[tuple[str, float]]
+
+
 class LexicalIndex:
     """Okapi BM25 whose score is the share of the question's weight that an entry accounts for.
 
@@ -213,7 +229,9 @@ class LexicalIndex:
         self._weights: list[dict[str, float]] = []
         self._wordings: dict[str, list[frozenset[str]]] = {}
         self._lengths = np.zeros(0)
+        self._length = 0.0
         self._free: list[int] = []
+        self._rarities: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -222,6 +240,7 @@ class LexicalIndex:
         """Add an entry, or replace the one with its id."""
         self.remove(entry.id)
         weights = weigh(entry)
+        self._rarities.clear()
         row = self._take_row()
         self._rows[entry.id] = row
         asked = (entry.question, *entry.alternates)
@@ -229,6 +248,7 @@ class LexicalIndex:
         self._keys[row] = entry.id
         self._weights[row] = weights
         self._lengths[row] = sum(weights.values())
+        self._length += self._lengths[row]
         for token, weight in weights.items():
             if token not in self._postings:
                 self._postings[token] = {}
@@ -243,6 +263,7 @@ class LexicalIndex:
         if row is None:
             return
         del self._wordings[entry_id]
+        self._rarities.clear()
         for token in self._weights[row]:
             del self._postings[token][row]
             self._arrays.pop(token, None)
@@ -250,46 +271,116 @@ class LexicalIndex:
                 self._forget(token)
         self._keys[row] = None
         self._weights[row] = {}
+        self._length -= self._lengths[row]
         self._lengths[row] = 0.0
         self._free.append(row)
 
-    def scores(self, text: str) -> Scores:
-        """Return each entry that shares a token with a text, with its score in (0, 1]."""
-        if not self._rows:
-            return {}
-        total = np.zeros(len(self._keys))
-        whole = 0.0
-        saturation = self._saturation()
-        for token, count in Counter(tokens(text)).items():
-            rarity = self._rarity(token)
-            whole += count * rarity
-            for known, factor in self._matches(token):
-                rows, weights = self._posting(known)
-                gained = FULL_SHARE * weights / (weights + saturation[rows])
-                total[rows] += count * rarity * factor * np.minimum(gained, 1.0)
-        found = np.flatnonzero(total)
-        keys = self._keys
-        return {key: float(total[r] / whole) for r in found if (key := keys[r]) is not None}
+    def search(
+        self, text: str, limit: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[tuple[str, float]]:
+        """Return the best entries that share a word with a text, best first.
 
-    def wording(self, text: str, entry_id: str) -> float:
-        """Return in [0, 1] how much a text and an entry's nearest wording are the same words.
+        Args:
+            text: What is asked.
+            limit: How many entries at most.
+            allowed: A mask over rows, as `mask` makes it.
+
+        Returns:
+            Keys with their score in (0, 1].
+        """
+        if not self._rows or limit < 1:
+            return []
+        asked = self._asked(text)
+        rows = self._found(asked, allowed, POOL * limit)
+        scores = self._scores_of(asked, rows)
+        best = np.argsort(-scores, kind="stable")[:limit]
+        return [(key, float(scores[i])) for i in best if (key := self._keys[rows[i]]) is not None]
+
+    def score(self, text: str, keys: Sequence[str]) -> NDArray[np.float64]:
+        """Return the score of each of some entries, in their order; 0 where no word is shared."""
+        rows = np.asarray([self._rows[key] for key in keys], np.int64)
+        return self._scores_of(self._asked(text), rows)
+
+    def mask(self, keys: Iterable[str]) -> NDArray[np.bool_]:
+        """Return a mask over rows that lets only these entries through."""
+        allowed = np.zeros(len(self._keys), np.bool_)
+        allowed[[self._rows[key] for key in keys if key in self._rows]] = True
+        return allowed
+
+    def _asked(self, text: str) -> list[_Asked]:
+        """Return the words of a text, rarest first."""
+        words: list[_Asked] = []
+        for token, count in Counter(tokens(text)).items():
+            matches = self._matches(token)
+            holders = max((len(self._postings[known]) for known, _ in matches), default=0)
+            words.append(_Asked(count * self._rarity_of(holders), holders, matches))
+        return sorted(words, key=lambda word: word.holders)
+
+    def _found(
+        self, asked: Sequence[_Asked], allowed: NDArray[np.bool_] | None, limit: int
+    ) -> NDArray[np.int64]:
+        """Return the rows that the rarer words find, the best at most `limit`, in any order."""
+        total = np.zeros(len(self._keys))
+        added = 0
+        for word in asked:
+            if added and added + word.holders > MOST_POSTINGS:
+                break
+            added += word.holders
+            for known, factor in word.matches:
+                rows, weights = self._posting(known)
+                total[rows] += word.weight * factor * self._gained(rows, weights)
+        if allowed is not None:
+            total[: len(allowed)] *= allowed
+        found = np.flatnonzero(total)
+        if len(found) <= limit:
+            return found
+        return found[np.argpartition(-total[found], limit - 1)[:limit]]
+
+    def _scores_of(self, asked: Sequence[_Asked], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        whole = sum(word.weight for word in asked)
+        if not len(rows) or whole <= 0:
+            return np.zeros(len(rows))
+        total = np.zeros(len(rows))
+        held = [self._weights[row] for row in rows]
+        for word in asked:
+            for known, factor in word.matches:
+                weights = np.asarray([each.get(known, 0.0) for each in held])
+                total += word.weight * factor * self._gained(rows, weights)
+        return total / whole
+
+    def _gained(self, rows: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return in [0, 1] how much an occurrence counts in entries of their lengths."""
+        mean = self._length / len(self._rows) or 1.0
+        saturation = SATURATION * (1 - LENGTH_WEIGHT + LENGTH_WEIGHT * self._lengths[rows] / mean)
+        return np.minimum(FULL_SHARE * weights / (weights + saturation), 1.0)
+
+    def wordings(self, text: str, keys: Sequence[str]) -> list[float]:
+        """Return in [0, 1] how much a text and each entry's nearest wording are the same words.
 
         The Dice coefficient over rarities: unlike a score it falls where the wording says more.
         """
         asked = frozenset(tokens(text))
         weight = sum(map(self._rarity, asked))
+        return [self._wording(asked, weight, key) for key in keys]
+
+    def _wording(self, asked: frozenset[str], weight: float, key: str) -> float:
         best = 0.0
-        for said in self._wordings[entry_id]:
+        for said in self._wordings[key]:
             if both := sum(map(self._rarity, asked & said)):
                 best = max(best, 2 * both / (weight + sum(map(self._rarity, said))))
         return best
 
-    def _saturation(self) -> NDArray[np.float64]:
-        mean = self._lengths.sum() / len(self._rows)
-        return SATURATION * (1 - LENGTH_WEIGHT + LENGTH_WEIGHT * self._lengths / (mean or 1.0))
-
     def _rarity(self, token: str) -> float:
+        known = self._rarities.get(token)
+        if known is not None:
+            return known
         holders = max((len(self._postings[k]) for k, _ in self._matches(token)), default=0)
+        rarity = self._rarity_of(holders)
+        if token in self._postings:  # what customers type would fill the memory
+            self._rarities[token] = rarity
+        return rarity
+
+    def _rarity_of(self, holders: int) -> float:
         return math.log(1 + (len(self._rows) - holders + 0.5) / (holders + 0.5))
 
     def _matches(self, token: str) -> list[tuple[str, float]]:
