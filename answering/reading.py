@@ -14,6 +14,8 @@ LEANING_PENALTY = 0.35
 """What a message taken alone loses when its form says that it continues ("and for ...")."""
 LACKING_TRUST = 0.45
 """What is left of the confidence in an entry that holds none of the words a follow-up adds."""
+ELSEWHERE_TRUST = 0.3
+"""What is left of the confidence in an entry about another thing than the one pointed to."""
 CONTEXT_PENALTY = 0.05
 """Context costs a little: a question that stands alone is what it says."""
 MOST_PARTS = 3
@@ -72,6 +74,22 @@ def _discounted(reading: Reading, fresh: Sequence[str]) -> Reading:
         share = sum(token in held for token in fresh) / len(fresh)
         trust = LACKING_TRUST + (1 - LACKING_TRUST) * share
         scored.append(replace(passage, confidence=passage.confidence * trust))
+    return replace(reading, passages=sorted(scored, key=lambda p: -p.confidence))
+
+
+def of_the_entity(reading: Reading, entity: str) -> Reading:
+    """Return a reading of "how big is it?" with the entries about other things trusted less.
+
+    Args:
+        reading: Of a message that points to a thing by a pronoun.
+        entity: That thing.
+    """
+    scored = [
+        replace(p, confidence=p.confidence * ELSEWHERE_TRUST)
+        if p.entry.entity and p.entry.entity != entity
+        else p
+        for p in reading.passages
+    ]
     return replace(reading, passages=sorted(scored, key=lambda p: -p.confidence))
 
 

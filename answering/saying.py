@@ -10,6 +10,8 @@ from answering import grounding, prompting
 from answering.generators.protocol import Finish, Generated
 from answering.prompting import Prompt
 from core import texts
+from core.deciding import NOTHING_ASKED
+from core.dialogue import Option
 from core.errors import DeskhandError
 from core.types import (
     Author,
@@ -154,11 +156,11 @@ def cite(entries: Sequence[FaqEntry]) -> tuple[Citation, ...]:
     return tuple(Citation(e.id, e.question, e.source_url) for e in entries)
 
 
-def clarify(question: Question, choice: Choice, language: str) -> Said:
-    """Return one question back, with the competing entries' questions to press."""
-    options = tuple(p.entry.question for p in choice.passages)[:SUGGESTIONS]
+def clarify(question: Question, options: Sequence[Option], language: str) -> Said:
+    """Return one question back: its options numbered, for those who type, and as buttons."""
     text = texts.text(question.knowledge_base, "clarify", language)
-    return Said(text, suggestions=options)
+    shown = [f"{number}. {option.label}" for number, option in enumerate(options, start=1)]
+    return Said("\n".join([text, *shown]), suggestions=tuple(o.label for o in options))
 
 
 def system_text(question: Question, choice: Choice, intent: str, language: str) -> Said:
@@ -176,6 +178,8 @@ def _key(choice: Choice, intent: str) -> str:
         return "complaint_reply" if "complaint" in choice.why else "hand_off"
     if choice.why == "the message holds no text":
         return "unreadable"
+    if choice.why == NOTHING_ASKED:
+        return "noted"
     return {
         "thanks": "thanks_reply",
         "goodbye": "goodbye_reply",

@@ -16,6 +16,7 @@ import psycopg
 
 from cli import configuration, pidfiles, secrets
 from cli.supervision.ports import require_free
+from core import model_store
 from core.db import migrate, processes
 from core.db.connect import Database
 from core.errors import ConfigurationError, DeskhandError
@@ -234,14 +235,21 @@ def _not_running(installation: Installation, name: str, what: str) -> Finding:
 
 
 def models(installation: Installation) -> Iterator[Finding]:
-    """The prepared models."""
+    """The prepared models, and this machine's copies of promoted ones."""
     folder = installation.settings.models_dir
     names = [path.name for path in sorted(folder.glob("*")) if path.is_dir()]
-    names = [name for name in names if not name.startswith(".")]
+    names = [name for name in names if not name.startswith(".") and name != "versions"]
     if names:
         yield Finding("models", State.OK, ", ".join(names))
     else:
         yield Finding("models", State.WARN, "not prepared yet", "run `deskhand models prepare`")
+    for name, files in model_store.damaged_versions(folder).items():
+        yield Finding(
+            "models",
+            State.WARN,
+            f"versions/{name} is damaged: {', '.join(files)}",
+            "remove the folder; a worker fetches it anew when it next loads it",
+        )
 
 
 def port(installation: Installation) -> Iterator[Finding]:

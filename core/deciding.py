@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.types import Choice, Decision, Holder, Intent, MessageKind, Passage
+from core.types import Choice, Decision, FaqEntry, Holder, Intent, MessageKind, Passage
 
 SMALL_TALK = frozenset({"greeting", "thanks", "goodbye", "feedback"})
 OUT_OF_SCOPE = "out_of_scope"
+NOTHING_ASKED = "nothing is asked"
+CHOSEN_CONFIDENCE = 0.95
+"""What an entry is trusted with that the customer chose of those offered: all may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class Policy:
         person_from: A wish for a person this likely is granted.
         small_talk_from: A polite phrase this likely is answered in kind.
         refuse_from: Out of scope from here, where no entry is likely enough.
+        asks_from: A message that asks something less surely is not answered from an entry, and
+            one that asks something more surely gets no small talk.
+        noted_below: A message that asks so little is only noted, where nothing else fits.
     """
 
     answer_from: float = 0.6
@@ -30,6 +36,8 @@ class Policy:
     person_from: float = 0.6
     small_talk_from: float = 0.5
     refuse_from: float = 0.5
+    asks_from: float = 0.5
+    noted_below: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -37,10 +45,13 @@ class Seen:
     """What is known about a message when the decision is made.
 
     Attributes:
-        intents: Likeliest first.
+        intents: Likeliest first; of a message with several wishes each of them is sure.
         passages: Best first.
         is_polite_only: Nothing is left once greetings and thanks are taken off.
         asked_back: The last reply was a clarifying question already.
+        asks: The chance that the message asks or reports anything at all; None where nothing
+            tells.
+        tells: It says who the customer is or which order it is about.
     """
 
     intents: Sequence[Intent]
@@ -49,6 +60,8 @@ class Seen:
     holder: Holder = Holder.BOT
     is_polite_only: bool = False
     asked_back: bool = False
+    asks: float | None = None
+    tells: bool = False
 
 
 def decide(seen: Seen, policy: Policy) -> Choice:
@@ -62,19 +75,42 @@ def decide(seen: Seen, policy: Policy) -> Choice:
     intent = seen.intents[0] if seen.intents else Intent(OUT_OF_SCOPE, 0.0)
     best = seen.passages[0] if seen.passages else None
     is_sure = best is not None and best.confidence >= policy.answer_from
-    if intent.name == "human_request" and intent.probability >= policy.person_from:
+    if wants_person(seen, policy):
         return Choice(Decision.HAND_OFF, "the customer asked for a person")
     if seen.is_polite_only and intent.name in SMALL_TALK:
         return Choice(Decision.SMALL_TALK, f"nothing but {intent.name}")
-    if best is not None and is_sure:
+    may_ask = seen.asks is None or seen.asks >= policy.asks_from
+    if best is not None and is_sure and may_ask:
         return _answer(seen, policy, best)
-    if intent.name in SMALL_TALK and intent.probability >= policy.small_talk_from:
+    chats = intent.name in SMALL_TALK and intent.probability >= policy.small_talk_from
+    if chats and not (may_ask and seen.asks is not None):
         return Choice(Decision.SMALL_TALK, f"{intent.name}, and no entry is likely enough")
     if intent.name == "complaint" and intent.probability >= policy.small_talk_from:
         return Choice(Decision.HAND_OFF, "a complaint that no entry answers")
+    if seen.tells and not may_ask:
+        return Choice(Decision.SMALL_TALK, NOTHING_ASKED)
     if _chance(seen.intents, OUT_OF_SCOPE) >= policy.refuse_from:
         return Choice(Decision.REFUSE, "out of scope, and no entry is likely enough")
-    return _unsure(seen, policy)
+    if seen.asks is not None and seen.asks < policy.noted_below:
+        return Choice(Decision.SMALL_TALK, NOTHING_ASKED)
+    return _unsure(seen, policy, may_ask=may_ask)
+
+
+def wants_person(seen: Seen, policy: Policy) -> bool:
+    """Return whether the customer asks for a person, alone or beside other wishes."""
+    return _chance(seen.intents, "human_request") >= policy.person_from
+
+
+def decide_chosen(entries: Sequence[FaqEntry]) -> Choice:
+    """Choose what to say where the customer answered a clarifying question.
+
+    Args:
+        entries: What they chose; none where they want none of those offered.
+    """
+    if not entries:
+        return Choice(Decision.HAND_OFF, "the customer wants none of the entries offered")
+    passages = tuple(Passage(e, CHOSEN_CONFIDENCE, CHOSEN_CONFIDENCE) for e in entries)
+    return Choice(Decision.ANSWER, "the customer chose it of the entries offered", passages)
 
 
 def _by_kind(kind: MessageKind) -> Choice:
@@ -91,11 +127,11 @@ def _answer(seen: Seen, policy: Policy, best: Passage) -> Choice:
     return Choice(Decision.ANSWER, "one entry stands out", (best, *also[:1]))
 
 
-def _unsure(seen: Seen, policy: Policy) -> Choice:
+def _unsure(seen: Seen, policy: Policy, *, may_ask: bool) -> Choice:
     """Ask which of two entries is meant, where one of them surely is; else fetch a person."""
     competing = [p for p in seen.passages[:3] if p.confidence >= policy.clarify_from]
     together = sum(p.confidence for p in competing)
-    can_ask = not seen.asked_back and seen.holder is not Holder.WAITING
+    can_ask = may_ask and not seen.asked_back and seen.holder is not Holder.WAITING
     if can_ask and len(competing) > 1 and together >= policy.together_from:
         return Choice(Decision.CLARIFY, "two entries compete", tuple(competing))
     return Choice(Decision.HAND_OFF, "no entry is likely enough to answer")

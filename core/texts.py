@@ -25,6 +25,7 @@ KEYS = (
     "resolved",
     "unreadable",
     "clarify",
+    "noted",
 )
 """All system texts."""
 

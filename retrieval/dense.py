@@ -78,7 +78,6 @@ class DenseIndex:
         self._slots[key] = slot
         self._keys[slot] = key
         self._waiting[slot] = None
-        self.catch_up()
 
     def remove(self, key: str) -> None:
         """Forget an entry; one that is not there is no error."""
@@ -155,8 +154,8 @@ class DenseIndex:
     def catch_up(self) -> bool:
         """Let some waiting entries join the graph; return whether others still wait.
 
-        Until all have joined, search compares every entry. A change calls it once; who has time
-        (a refresh, between two turns) calls it until it returns False.
+        Until all have joined, search compares every entry. Who changes a large base calls it
+        until it returns False: entries join faster together than one by one.
         """
         if self._graph is None and len(self._rows) > self._exact_up_to:
             self._begin_graph()

@@ -25,7 +25,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from core.types import FaqEntry
-from retrieval.lexical import fold
+from retrieval.common_words import COMMON_WORDS
+from retrieval.lexical import STOP_WORDS, fold
 from retrieval.sounds import in_words, sounds
 
 COMPARED = 40
@@ -36,16 +37,29 @@ WINDOW_WORDS = 7
 LATIN_CHARACTERS = 36
 MENTION_FROM = 0.35
 """A weaker likeness is chance."""
+SURE_FROM = 0.6
+"""From here on a mention is taken out of a question before it is compared."""
+RIVAL_FROM = 0.6
+"""Of two names at one place the worse stays if it is so good in parts of the better."""
 MOST_MENTIONS = 6
-RECENCY = 0.7
+RECENCY = 0.6
 """What is left of a mention with each message since."""
 BOT_SHARE = 0.85
 """What the bot named counts against what the customer named: they may have declined it."""
-ABOUT_FROM = 0.04
+ABOUT_FROM = 0.02
+NOBODY = 0.05
+"""The weight of its being about none of the entities that were named."""
 MOST_ABOUT = 5
 KEPT_MESSAGES = 4_096
 GENERIC_BELOW = 0.6
 """A word of a name below this rarity, in parts of the rarest, hardly tells whose name it is."""
+PART_BELOW = 0.8
+"""A form with less of a name than this must be met nearly exactly."""
+PART_FROM = 0.92
+COMMON_SHARE = 0.5
+"""How likely a common word is a name that it is all of ("ask" for ASK RESTAURANT)."""
+GENERIC_SHARE = 0.45
+"""What is left of the rarity of a word that says what kind of thing it is."""
 SHARED_BY = 3
 """An ending or beginning that so many Chinese, Japanese or Korean names share is generic."""
 
@@ -54,7 +68,10 @@ _WORD = re.compile(
 )
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af々]")
 _BRACKETS = re.compile(r"[（(\[【].*?[）)\]】]")
-_SMALL_WORDS = frozenset({"the", "and", "of", "a", "an", "in", "at", "by", "on", "n", "s", "or"})
+_FILLERS = re.compile(
+    r"\b(?:u+h+m?|u+m+|e+r+m?|h+m+|i mean|you know|let me see)\b,?", re.IGNORECASE
+)
+_REPEATED = re.compile(r"\b(\w+)(?: \1\b)+", re.IGNORECASE)
 _GENERIC_WORDS = frozenset(
     """
     hotel hotels restaurant restaurants house guest guesthouse inn lodge bar cafe coffee shop store
@@ -103,11 +120,17 @@ class _Word:
 
 @dataclass(frozen=True)
 class _Form:
-    """A way to say a name; `strength` in (0, 1] is how much of the name it tells."""
+    """A way to say a name.
+
+    Attributes:
+        telling: How many of its letters tell whose name it is; those of "hotel" hardly do.
+        strength: How much of the name it is, in (0, 1].
+    """
 
     entity: str
     letters: str
     code: str
+    telling: float
     strength: float
 
 
@@ -133,6 +156,11 @@ class EntityIndex:
         """The entities, as entries name them."""
         return frozenset(self._names)
 
+    @property
+    def density(self) -> float:
+        """The share of entries that are about an entity, in [0, 1]."""
+        return len(self._entities) / max(len(self._texts), 1)
+
     def put(self, entry: FaqEntry, entity: str | None = None) -> None:
         """Take in an entry, or what was changed of it.
 
@@ -141,7 +169,7 @@ class EntityIndex:
             entity: What it is about, where its own field does not say so.
         """
         self.remove(entry.id)
-        words = frozenset(word.text for word in _words(f"{entry.question} {entry.answer}"))
+        words = frozenset(_WORD.findall(fold(f"{entry.question} {entry.answer}")))
         named = entity or entry.entity
         if named and (name := _cleaned(named)):
             words -= {word.text for word in _words(name)}
@@ -192,11 +220,13 @@ class EntityIndex:
         windows = list(_windows(words, max(len(form.letters) for form in chosen)))
         if not windows:
             return []
-        spelt = _alike([w.letters for w in windows], [form.letters for form in chosen])
-        heard = _alike([w.code for w in windows], [form.code for form in chosen])
-        lengths = np.asarray([len(form.code) for form in chosen])
+        telling = np.asarray([form.telling for form in chosen])
+        spelt = _edits([w.letters for w in windows], [form.letters for form in chosen]) / telling
+        codes = np.asarray([len(form.code) / len(form.letters) for form in chosen])
+        heard = _edits([w.code for w in windows], [form.code for form in chosen])
+        heard = heard / np.maximum(telling * codes, 1)
         strengths = np.asarray([form.strength for form in chosen])
-        scores = likelihood(spelt, heard, lengths) * strengths
+        scores = likelihood(spelt, heard, telling * codes, strengths) * strengths
         return self._best(windows, chosen, scores)
 
     def _best(
@@ -216,7 +246,7 @@ class EntityIndex:
         for mention in found:
             rivals = [k for k in kept if k.start < mention.end and mention.start < k.end]
             # Two branches of one name stay both, a name inside a surer one does not.
-            if all(mention.score > k.score - 0.1 and _spans(mention, k) for k in rivals):
+            if all(mention.score > RIVAL_FROM * k.score and _spans(mention, k) for k in rivals):
                 kept.append(mention)
         return sorted(kept[:MOST_MENTIONS], key=lambda m: -m.score)
 
@@ -262,18 +292,21 @@ class EntityIndex:
         for name, words in names.items():
             if all(_CJK.fullmatch(word.text) for word in words):
                 yield from _cjk_forms(name, "".join(w.text for w in words), edges)
+                whole = "".join(word.text for word in _words(name))
+                if _BRACKETS.search(name):  # its branch: the whole tells it from the others
+                    yield _Form(name, whole, whole, float(len(whole)), 1.0)
             else:
                 weights = [self._weight(w.text, holders[w.text], len(names), usual) for w in words]
                 yield from _latin_forms(name, words, weights)
 
     def _weight(self, word: str, holders: int, names: int, usual: float) -> float:
         """Return in (0, 1] how rare a word is among names and in the entries of others."""
-        if word in _SMALL_WORDS:
+        if word in STOP_WORDS:
             return 0.05
-        most = 0.45 if word in _GENERIC_WORDS else 1.0
+        share = GENERIC_SHARE if word in _GENERIC_WORDS else 1.0
         spread = holders + self._said[word] / usual
         rarity = float(np.log((names + 2) / (spread + 1)) / np.log((names + 2) / 2))
-        return max(min(rarity, most), 0.05)
+        return max(rarity * share, 0.05)
 
 
 @dataclass(frozen=True)
@@ -295,15 +328,32 @@ def talked_about(utterances: Sequence[tuple[str, str]], index: EntityIndex) -> l
         index: The names.
     """
     left: defaultdict[str, float] = defaultdict(lambda: 1.0)
+    surest: defaultdict[str, float] = defaultdict(float)
     for age, (author, text) in enumerate(reversed(utterances)):
         share = RECENCY**age * (1.0 if author == "customer" else BOT_SHARE)
         if share < ABOUT_FROM:
             break
         for mention in index.mentions(text):
             left[mention.entity] *= 1 - share * mention.score
-    weights = {entity: 1 - missing for entity, missing in left.items()}
+            surest[mention.entity] = max(surest[mention.entity], mention.score)
+    # In parts of all: what was named long ago is still talked about where nothing came after.
+    whole = sum(1 - missing for missing in left.values()) + NOBODY
+    weights = {e: (1 - missing) / whole * surest[e] for e, missing in left.items()}
     ranked = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
     return [About(e, round(w, 4)) for e, w in ranked[:MOST_ABOUT] if w >= ABOUT_FROM]
+
+
+def gist(text: str, index: EntityIndex) -> str:
+    """Return what a text asks without the names in it and without what people say while thinking.
+
+    As it is where nothing is left.
+    """
+    left = text
+    for mention in sorted(index.mentions(text), key=lambda m: -m.start):
+        if mention.score >= SURE_FROM:
+            left = left[: mention.start] + left[min(mention.end, len(left)) :]
+    words = _REPEATED.sub(r"\1", _FILLERS.sub(" ", left)).split()
+    return " ".join(words) if len(words) > 1 else text
 
 
 def bare_name(name: str) -> str:
@@ -313,31 +363,32 @@ def bare_name(name: str) -> str:
     return " ".join(left or words)
 
 
-def likelihood(spelt: Floats, heard: Floats, lengths: NDArray[np.int64]) -> Floats:
-    """Return how likely words alike in spelling and sound are the name, in [0, 1].
+def likelihood(misspelt: Floats, misheard: Floats, lengths: Floats, strengths: Floats) -> Floats:
+    """Return how likely words are a name from how far they are from it, in [0, 1].
 
     A short name must be met exactly, of a long one a third may be wrong: the shorter it is, the
     more words there are that sound like it.
 
     Args:
-        spelt: Likeness of the spelling, shape (windows, forms).
-        heard: Likeness of the sound, the same shape.
-        lengths: Sounds of each form, shape (forms,).
+        misspelt: Edits for each telling letter, shape (windows, forms).
+        misheard: Edits for each telling sound, the same shape.
+        lengths: Telling sounds of each form, shape (forms,).
+        strengths: How much of its name each form is; a part must be met more exactly.
     """
-    alike = np.maximum(0.5 * (spelt + heard), spelt - 0.05)
+    alike = 1 - np.minimum(0.5 * (misspelt + misheard), misspelt + 0.05)
     middle = np.clip(0.98 - 0.045 * (lengths - 2), 0.66, 0.95)
-    return np.clip(1 / (1 + np.exp(-18 * (alike - middle))), 0, 1) * (alike > 0.5)
+    middle = np.maximum(middle, np.where(strengths < PART_BELOW, PART_FROM, 0.0))
+    chance = 1 / (1 + np.exp(-18 * (np.clip(alike, 0, 1) - middle)))
+    return np.where(alike > 0.5, chance, 0.0)
 
 
-def _alike(one: Sequence[str], other: Sequence[str]) -> Floats:
-    return cdist(
-        one, other, scorer=Levenshtein.normalized_similarity, score_cutoff=0.4, dtype=np.float64
-    )
+def _edits(one: Sequence[str], other: Sequence[str]) -> Floats:
+    return cdist(one, other, scorer=Levenshtein.distance, dtype=np.int32).astype(np.float64)
 
 
 def _spans(one: Mention, other: Mention) -> bool:
     """Return whether two mentions lie at nearly the same place."""
-    return abs(one.start - other.start) + abs(one.end - other.end) <= 4
+    return abs(one.start - other.start) + abs(one.end - other.end) <= 2
 
 
 @lru_cache(maxsize=8_192)
@@ -396,21 +447,30 @@ def _latin_forms(name: str, words: Sequence[_Word], weights: Sequence[float]) ->
     without_the = [i for i, w in enumerate(words) if w.text != "the"] or list(range(len(words)))
     ways: dict[tuple[int, ...], float] = {tuple(without_the): 1.0}
     ways.setdefault(tuple(telling), 0.97)
+    bare = tuple(i for i in without_the if words[i].text not in _GENERIC_WORDS)
+    ways.setdefault(bare, 0.97)
+    ways.setdefault(tuple(i for i in without_the if words[i].text not in STOP_WORDS), 0.95)
     if len(telling) > 2:
         ways.setdefault(tuple(telling[:2]), 0.9)
     if len(telling) > 1:
         for i in telling:
-            if weights[i] >= 0.9 * rarest and len(words[i].text) > 3:
+            is_rare = weights[i] >= 0.9 * rarest and words[i].text not in COMMON_WORDS
+            if is_rare and len(words[i].text) > 3:
                 ways.setdefault((i,), 0.9)
     if len(without_the) > 2:
         ways.setdefault(tuple(without_the[:2]), 0.9)
     for places, sureness in ways.items():
+        if not places or max(weights[i] for i in places) < GENERIC_BELOW * rarest:
+            continue
         share = min(sum(weights[i] for i in places) / whole + 0.1, 1.0)
         letters = "".join(words[i].text for i in places)
         if len(letters) < 2 or (share < 1 and len(letters) < 3):
             continue
         code = "".join(words[i].code for i in places)
-        yield _Form(name, letters, code, sureness * share**0.5)
+        told = sum(len(words[i].text) * min(weights[i] / rarest, 1.0) for i in places)
+        if len(places) == 1 and letters in COMMON_WORDS:
+            sureness *= COMMON_SHARE
+        yield _Form(name, letters, code, max(told, 1.0), sureness * share**0.5)
 
 
 def _cjk_forms(name: str, letters: str, edges: frozenset[str]) -> Iterator[_Form]:
@@ -431,7 +491,7 @@ def _cjk_forms(name: str, letters: str, edges: frozenset[str]) -> Iterator[_Form
         if f"^{stem[:length]}" not in edges:
             ways.setdefault(stem[:length], 0.6 + 0.05 * length)
     for way, strength in ways.items():
-        yield _Form(name, way, way, strength)
+        yield _Form(name, way, way, float(len(way)), strength)
 
 
 def _shared_edges(names: Iterable[str]) -> frozenset[str]:

@@ -21,7 +21,7 @@ convex combination beats reciprocal rank fusion: Bruch et al., TOIS 2023.
 """
 EXACT_WEIGHT = 8.0
 """What it counts that a question is an entry's own; set, since no left-out wording can show it."""
-AGAINST_WEIGHT = -30.0
+AGAINST_WEIGHT = -60.0
 """What it counts, per cosine, that a question is nearer to what an entry is not for; set, since
 no sample holds enough of them."""
 ABOUT_SHARE = 0.3

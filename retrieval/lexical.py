@@ -44,7 +44,21 @@ _CJK_FILLERS = re.compile(
     "[的了吗呢啊吧呀嘛么我你您他她们是在有个这那和就都也请]|怎么|什么|可以|能不能"
 )
 """Characters that say nothing about the topic; they also end a run, so no pair spans them."""
-_STOP_WORDS = frozenset(
+_KANA = re.compile(r"[\u3040-\u30ff]")
+_HANGUL = re.compile(r"[\uac00-\ud7af]+")
+_SCRIPTS = re.compile(r"[\u30a0-\u30ff]+|[\u3040-\u309f]+|[^\u3040-\u30ff]+")
+_JA_FILLERS = re.compile(
+    "でしょうか|ですか|でした|です|ますか|ました|ません|ます|ください|下さい|から|まで|けど|ので|"
+    "という|について|ある|あり|いる|する|して|した|いい|よい|お|ご|[はがをにでともへのかねよな]"
+)
+"""Particles and endings of Japanese, which is written without spaces."""
+_KO_ENDINGS = re.compile(
+    "(?:이에요|예요|인가요|입니까|입니다|있나요|있어요|있습니까|하나요|합니까|할까요|되나요|됩니까|"
+    "나요|까요|습니까|습니다|어요|아요|해요|에서|에게|으로|까지|부터|하고|이나|이랑|"
+    "은|는|이|가|을|를|에|로|와|과|도|만|의|요)$"
+)
+"""Particles and endings of Korean words."""
+STOP_WORDS = frozenset(
     [
         "a",
         "an",
@@ -172,15 +186,42 @@ def _tokens(folded: str) -> Iterator[str]:
     for match in _PIECE.finditer(folded):
         piece = match.group()
         if match.lastgroup == "cjk":
-            for run in filter(None, _CJK_FILLERS.split(piece)):
-                yield from (run[i : i + 2] for i in range(len(run) - 1)) if len(run) > 1 else run
+            yield from _cjk(piece)
         elif match.lastgroup == "code":
             yield piece
             for part in re.split("[-./_#]", piece):
-                if part not in _STOP_WORDS:
+                if part not in STOP_WORDS:
                     yield stem(part)
-        elif piece not in _STOP_WORDS:
+        elif piece not in STOP_WORDS:
             yield stem(piece)
+
+
+def _cjk(run: str) -> Iterator[str]:
+    """Yield the tokens of a run without spaces: pairs of characters, katakana words whole."""
+    if _HANGUL.match(run):
+        yield from _pairs(_without_ending(run))
+    elif _KANA.search(run):
+        for part in _SCRIPTS.findall(run):
+            if part[0] >= "\u30a0" and part[0] <= "\u30ff":
+                yield part
+            elif _KANA.match(part):
+                for left in _JA_FILLERS.split(part):
+                    yield from _pairs(left) if len(left) > 1 else ()
+            else:
+                yield from _pairs(part)
+    else:
+        for part in filter(None, _CJK_FILLERS.split(run)):
+            yield from _pairs(part)
+
+
+def _pairs(run: str) -> Iterator[str]:
+    yield from (run[i : i + 2] for i in range(len(run) - 1)) if len(run) > 1 else run
+
+
+def _without_ending(word: str) -> str:
+    """Return a Korean word without its particle or ending; a short one may be all stem."""
+    stem = _KO_ENDINGS.sub("", word)
+    return stem if len(stem) > 1 else word
 
 
 def weigh(entry: FaqEntry) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrieval.lexical import tokens
@@ -43,6 +44,61 @@ _POINTER_ZH = re.compile(r"它们|它|这个|那个|这款|那款|这些|那些|
 _HAN = re.compile("[\u3400-\u9fff]")
 
 
+RECENCY = 0.4
+"""What a phrase counts less with each message since."""
+BEGINNING = 1.0
+"""What a conversation began with is its topic, however long ago that was."""
+NAME_WEIGHT = 2.0
+"""A name is likelier meant by a pronoun than a common noun."""
+WORD_WEIGHT = 0.4
+"""A single small word is often no noun at all: "How was it received?"."""
+PHRASE_WORDS = 4
+ADDED = 2
+ADDED_TO_NAMED = 0
+"""How many phrases a message takes on that names nothing, and one that does."""
+
+_FUNCTION_WORDS = frozenset({
+    "a", "about", "affect", "after", "again", "against", "all", "also", "am", "an", "and",
+    "another", "any", "anything", "are", "aren't", "article", "as", "aspects", "at", "bad",
+    "be", "became", "because", "become", "been", "before", "being", "best", "better",
+    "between", "big", "both", "but", "by", "call", "called", "came", "can", "cause", "causes",
+    "come", "compare", "could", "d", "day", "days", "describe", "did", "didn't", "difference",
+    "different", "do", "does", "doesn't", "doing", "don", "don't", "done", "down", "during",
+    "each", "else", "end", "ended", "ever", "everything", "explain", "few", "find", "first",
+    "for", "found", "from", "gave", "get", "give", "go", "going", "gone", "good", "got", "had",
+    "happen", "happened", "happens", "has", "have", "having", "he", "hello", "help", "her",
+    "here", "hers", "hi", "him", "his", "how", "i", "if", "important", "in", "interesting",
+    "into", "is", "isn't", "it", "its", "just", "kind", "kinds", "know", "large", "last",
+    "like", "little", "ll", "long", "lot", "lots", "m", "made", "main", "make", "many", "may",
+    "me", "mean", "means", "might", "mine", "more", "most", "much", "must", "my", "name",
+    "names", "need", "new", "next", "no", "nor", "not", "nothing", "of", "off", "ok", "okay",
+    "old", "on", "one", "ones", "only", "or", "other", "others", "our", "out", "over", "own",
+    "part", "people", "person", "please", "re", "s", "said", "same", "saw", "say", "says",
+    "see", "shall", "she", "should", "show", "since", "small", "so", "some", "something",
+    "sort", "start", "started", "still", "such", "t", "take", "tell", "than", "thanks", "that",
+    "the", "their", "theirs", "them", "then", "there", "these", "they", "thing", "things",
+    "think", "this", "those", "through", "time", "times", "to", "too", "took", "type", "types",
+    "until", "up", "us", "use", "used", "ve", "very", "want", "wanted", "was", "wasn't", "way",
+    "ways", "we", "well", "went", "were", "what", "when", "where", "which", "while", "who",
+    "whom", "whose", "why", "will", "with", "work", "works", "worst", "would", "year", "years",
+    "yes", "you", "your",
+})  # fmt: skip
+_WORDS = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[.,;:!?()\"“”]")
+_PERSONAL = re.compile(r"\b(?:he|she|they|it|him|them)\b", re.IGNORECASE)
+_POSSESSIVE = re.compile(r"\b(?:his|her|their|its)\b", re.IGNORECASE)
+_QUESTION = re.compile(
+    r"^(?:how|what|when|where|which|who|why|is|are|do|does|did|can|could|will|would|should|may)\b"
+    r"(?!\s+about\b)(?=.*\w+\s+\w+)|\b(?:it|they|them)\b|它",
+    re.IGNORECASE,
+)
+"""A clause that asks by itself, or points to something by a pronoun."""
+_PERSON = re.compile(r"\b(?:he|she|him|his|her|hers)\b", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
+_OWNER = re.compile(r"['’]s?$")
+_ENDS = frozenset('.!?:"“(')
+_CONNECTORS = frozenset({"of", "the", "and", "de", "von", "van", "la"})
+
+
 @dataclass(frozen=True)
 class Context:
     """What is being talked about.
@@ -51,11 +107,14 @@ class Context:
         question: The customer's last question that was answered; empty at the beginning.
         entity: The product or place of the entry that the last answer rests on.
         topic: That entry's own question.
+        said: What was said before, by anybody, oldest first; of it a pronoun is resolved that
+            points to nothing in the base.
     """
 
     question: str = ""
     entity: str = ""
     topic: str = ""
+    said: tuple[str, ...] = ()
 
 
 def is_chinese(text: str) -> bool:
@@ -97,15 +156,115 @@ def candidates(message: str, context: Context) -> list[str]:
     readings = [message]
     if not leans(message) or not (context.question or context.topic or context.entity):
         return readings
-    continues = must_lean(message)
-    if context.entity and not continues and not _names(message, context.entity):
-        readings.append(_with_entity(message, context.entity))
+    if not context.entity:
+        readings.append(standalone(message, context.said))
     fresh = _fresh_part(message)
+    # "and how big is it?" only begins like "and for Germany?": it is a question of its own.
+    continues = must_lean(message) and not _QUESTION.search(fresh)
+    if context.entity and not continues and not _names(message, context.entity):
+        readings.append(_with_entity(fresh, context.entity))
+        if _QUESTION.search(fresh):  # whole now; the earlier question would only lead back to it
+            return readings
     for asked in dict.fromkeys(filter(None, (context.question, context.topic))):
         if continues and (exchanged := _substituted(asked, fresh, context.entity)):
             readings.append(exchanged)
         readings.append(f"{asked} {fresh}")
     return list(dict.fromkeys(r for r in readings if r.strip()))[:MOST_READINGS]
+
+
+def standalone(message: str, said: Sequence[str]) -> str:
+    """Return a message as a question that can be understood without what went before it.
+
+    By rules alone: a pronoun gives way to the phrase that was named last and most, and what the
+    conversation began with is added where the message names nothing of it.
+
+    Source: adding the words of earlier turns that matter, rather than writing the question anew,
+    does nearly as well for retrieval: Voskarides et al., Query Resolution for Conversational
+    Search with Limited Supervision (SIGIR 2020).
+
+    Args:
+        message: What the customer says.
+        said: What was said before, by anybody, oldest first.
+    """
+    if not said or _HAN.search(message):
+        return message
+    phrases = _salient(said)
+    open_phrases = [phrase for phrase in phrases if not _names(message, phrase.text)]
+    if not open_phrases:
+        return message
+    people = [p for p in open_phrases if p.is_name and not _DIGIT.search(p.text)]
+    main = people[0] if people and _PERSON.search(message) else open_phrases[0]
+    text, owned = _POSSESSIVE.subn(lambda _: f"{main.text}'s", message, count=1)
+    if not owned:
+        text, _ = _PERSONAL.subn(lambda _: main.text, text, count=1)
+    own = [p for p in _phrases(message) if p.is_name or " " in p.text]
+    added = ADDED_TO_NAMED if own else ADDED
+    extra = [p.text for p in open_phrases[:added] if not _names(text, p.text)]
+    return " ".join([text, *extra])
+
+
+@dataclass(frozen=True)
+class _Phrase:
+    """A noun phrase; `is_name` where it is written with capitals."""
+
+    text: str
+    is_name: bool
+
+
+def _salient(said: Sequence[str]) -> list[_Phrase]:
+    """Return the phrases of a conversation, the likeliest to be meant first."""
+    weights: dict[str, float] = {}
+    shown: dict[str, _Phrase] = {}
+    for age, text in enumerate(reversed(said)):
+        worth = RECENCY**age + (BEGINNING if age == len(said) - 1 else 0.0)
+        for phrase in _phrases(text):
+            key = phrase.text.casefold()
+            shown.setdefault(key, phrase)
+            words = len(phrase.text.split())
+            form = NAME_WEIGHT if phrase.is_name else 1.0 if words > 1 else WORD_WEIGHT
+            weights[key] = weights.get(key, 0.0) + worth * form
+    return [shown[key] for key in sorted(weights, key=lambda key: -weights[key])]
+
+
+def _phrases(text: str) -> list[_Phrase]:
+    """Return the noun phrases of a text, by rule: runs of words that are no function words.
+
+    Names end where capitals end: "Zappa broke up" names Zappa.
+    """
+    found: list[_Phrase] = []
+    run: list[str] = []
+    is_name = False
+
+    def close() -> None:
+        while run and run[-1].casefold() in _CONNECTORS:
+            run.pop()
+        if run:
+            found.append(_Phrase(" ".join(run[-PHRASE_WORDS:]), is_name))
+        run.clear()
+
+    before = "."
+    for word in _WORDS.findall(text):
+        plain = _OWNER.sub("", word)
+        capital = plain[:1].isupper() or plain[:1].isdigit()
+        begins = before in _ENDS
+        holds = plain[:1].isalnum() and plain.casefold() not in _FUNCTION_WORDS
+        if is_name and run and word.casefold() in _CONNECTORS:
+            run.append(word)
+        elif not holds:
+            close()
+        else:
+            if run and capital != is_name and not (len(run) == 1 and capital):
+                close()
+            is_name = capital and (bool(run) or not begins or _is_proper(plain, text))
+            run.append(plain)
+        before = word
+    close()
+    return found
+
+
+def _is_proper(word: str, text: str) -> bool:
+    """Return whether a word that begins a sentence is a name: a text of few words is a title."""
+    return len(text.split()) <= PHRASE_WORDS or f" {word}" in text
 
 
 def new_words(message: str, context: Context) -> list[str]:

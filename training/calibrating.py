@@ -1,15 +1,18 @@
 """Fitting the chance that an entry answers, and from which chance on to answer.
 
-Run as `python -m training.calibrating MODELS` (the model store); it writes
-`retrieval/data/confidence.json`.
+Run as `python -m training.calibrating MODELS --kb FILE` (the model store, and entries about many
+entities, such as kb.jsonl of DSTC9 Track 1); it writes `retrieval/data/confidence.json`. From the
+entries it makes conversations by rule (`training.dialogues`), half of them spoken: the sample
+shop alone cannot show what it counts that the conversation is about an entity.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +25,22 @@ from scipy.stats import binom
 
 from answering.fitting import labelled
 from answering.intents import OUT_OF_SCOPE, IntentClassifier, general_examples
+from answering.politeness import question_part
 from core.types import FaqEntry
 from retrieval.encoders.protocol import Encoder
-from retrieval.fusion import CALIBRATION, EXACT_WEIGHT, Calibrator, Doubts, Signals
-from retrieval.index import Change, KnowledgeIndex, doubts, texts_of
+from retrieval.entities import gist, talked_about
+from retrieval.fusion import (
+    AGAINST_WEIGHT,
+    CALIBRATION,
+    EXACT_WEIGHT,
+    SIGNALS,
+    Calibrator,
+    Doubts,
+    Signals,
+)
+from retrieval.index import Change, KnowledgeIndex, blended, doubts, texts_of
 from retrieval.rewriting import is_chinese
+from training.dialogues import dialogues, split
 
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -51,6 +65,11 @@ LEFT_OUT_SHARE = 0.2
 """How much a left-out alternate counts: staff pick alternates to differ, customers do not."""
 FOREIGN_SHARE = 0.1
 UNRELATED_SHARE = 0.3
+ASKED_SHARE = 0.5
+SPLIT_SEED = 5
+"""Half of the entities are asked for; conversations about the others are left to measure on."""
+CONVERSATION_SHARE = 0.05
+"""How much a conversation made by rule counts: there can be any number of them."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +175,9 @@ class Cases:
         weight: float = 1.0,
     ) -> Iterator[Case]:
         found = self._index.candidates(
-            text, self._queries[text], locale=locale, foreign=foreign, without=without
-        )
+            text, self._queries[text], locale=locale, foreign=foreign, without=without,
+            about=talked_about([("customer", text)], self._index.entities),
+        )  # fmt: skip
         if not found:
             return
         places = tuple(i for i, c in enumerate(found) if c.entry.id in right)
@@ -184,7 +204,60 @@ class Cases:
         return Change(entry, np.stack([self._passages[text] for text in texts_of(entry)]))
 
 
-UNFITTED = Calibrator((0.0,) * 6, (0.0,) * 3, 0.0, {"0.05": 0.5})
+UNFITTED = Calibrator((0.0,) * SIGNALS, (0.0,) * 3, 0.0, {"0.05": 0.5})
+
+
+def conversation_cases(
+    entries: Sequence[FaqEntry],
+    about: Sequence[FaqEntry],
+    count: int,
+    encoder: Encoder,
+    seed: int = 17,
+) -> Iterator[Case]:
+    """Yield a case for each of some conversations that are made about entries.
+
+    Half are written and half spoken; where nothing is to be looked up, no candidate is right.
+
+    Args:
+        entries: The base, about many entities.
+        about: Those of it that are asked for.
+        count: How many conversations.
+        encoder: The encoder whose confidence is calibrated.
+        seed: Decides which conversations.
+    """
+    index = KnowledgeIndex(encoder.dimensions, UNFITTED)
+    passages = _encoded([t for e in entries for t in texts_of(e)], encoder.encode_passages)
+    index.apply([Change(e, np.stack([passages[t] for t in texts_of(e)])) for e in entries])
+    rng = random.Random(seed)
+    made = [*dialogues(about, count // 2, rng), *dialogues(about, count // 2, rng, "spoken")]
+    asked = [question_part(text := str(r["turns"][-1]["text"])) or text for r in made]
+    gists = [gist(text, index.entities) for text in asked]
+    examples = _examples_of(entries)
+    queries = _encoded([*asked, *gists, *(t for t, _ in examples)], encoder.encode_queries)
+    classifier = _fitted(examples, queries)
+    for row, text, plain in zip(made, asked, gists, strict=True):
+        said = [("customer" if t["speaker"] == "U" else "bot", t["text"]) for t in row["turns"]]
+        found = index.candidates(
+            text, blended(queries[text], queries[plain]), locale=entries[0].locale,
+            about=talked_about(said, index.entities),
+        )  # fmt: skip
+        yield Case(
+            tuple(c.signals for c in found),
+            doubts(text, found, _off_topic(classifier, queries[text])),
+            tuple(i for i, c in enumerate(found) if c.entry.id in row["relevant"]),
+            CONVERSATION_SHARE,
+            f"about {row['entity']}",
+            "conversation" if row["relevant"] else "unrelated turn",
+        )
+
+
+def _examples_of(entries: Sequence[FaqEntry]) -> list[tuple[str, str]]:
+    return labelled([], [entry.question for entry in entries])
+
+
+def _fitted(examples: Sequence[tuple[str, str]], queries: Any) -> IntentClassifier:
+    vectors = np.stack([queries[text] for text, _ in examples])
+    return IntentClassifier.fit(vectors, [label for _, label in examples])
 
 
 def fit(cases: Sequence[Case]) -> Calibrator:
@@ -193,7 +266,8 @@ def fit(cases: Sequence[Case]) -> Calibrator:
     Where several entries are right, the chance of any of them counts.
     """
     size = max(len(case.signals) for case in cases)
-    table = np.zeros((len(cases), size, 6))
+    names = [field.name for field in fields(Signals)]
+    table = np.zeros((len(cases), size, SIGNALS))
     allowed = np.zeros((len(cases), size + 1), np.bool_)
     right = np.zeros((len(cases), size + 1), np.bool_)
     doubt = np.asarray([[*case.doubts.values(), 1.0] for case in cases])
@@ -206,7 +280,9 @@ def fit(cases: Sequence[Case]) -> Calibrator:
     allowed[:, size] = True
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        logits = np.concatenate([table @ parameters[:6], (doubt @ parameters[6:])[:, None]], axis=1)
+        logits = np.concatenate(
+            [table @ parameters[:SIGNALS], (doubt @ parameters[SIGNALS:])[:, None]], axis=1
+        )
         chances = softmax(np.where(allowed, logits, -np.inf), axis=1)
         told = np.maximum((chances * right).sum(axis=1), 1e-12)
         surplus = (chances - chances * right / told[:, None]) * weight[:, None]
@@ -216,9 +292,11 @@ def fit(cases: Sequence[Case]) -> Calibrator:
         value = -(weight * np.log(told)).sum() + PENALTY * parameters @ parameters
         return value, gradient + 2 * PENALTY * parameters
 
-    found = minimize(loss, np.zeros(10), jac=True, method="L-BFGS-B").x
-    weights = (*found[:4], EXACT_WEIGHT, found[5])
-    return Calibrator(weights, tuple(found[6:9]), float(found[9]), {})
+    found = minimize(loss, np.zeros(SIGNALS + 4), jac=True, method="L-BFGS-B").x
+    weights = list(found[:SIGNALS])
+    weights[names.index("exact")] = EXACT_WEIGHT
+    weights[names.index("against")] = AGAINST_WEIGHT
+    return Calibrator(tuple(weights), tuple(found[SIGNALS:-1]), float(found[-1]), {})
 
 
 def thresholds(
@@ -331,19 +409,32 @@ def main(
     models: Annotated[Path, "The model store."],
     out: Path = CALIBRATION,
     encoder: str = "multilingual-e5-small",
+    kb: Annotated[Path | None, "JSONL of entries about many entities."] = None,
+    conversations: int = 2_000,
 ) -> None:
-    """Calibrate on the sample shop and write the result."""
+    """Calibrate on the sample shop, and on conversations about a base, and write the result."""
     from retrieval.encoders.loading import load_encoder
-    from training.evaluation.samples import sample_entries, sample_examples, sample_questions
+    from training.evaluation.report import read_jsonl
+    from training.evaluation.samples import (
+        entry_of,
+        sample_entries,
+        sample_examples,
+        sample_questions,
+    )
 
     examples = [*general_examples(), *sample_examples()]
-    cases = Cases(sample_entries(), examples, sample_questions(), load_encoder(encoder, models))
-    made = list(cases.make())
+    loaded = load_encoder(encoder, models)
+    made = list(Cases(sample_entries(), examples, sample_questions(), loaded).make())
+    if kb is not None:
+        entries = [entry_of(row) for row in read_jsonl(kb, ("id", "question", "answer"))]
+        part, _ = split(entries, ASKED_SHARE, random.Random(SPLIT_SEED))
+        made += conversation_cases(entries, part, conversations, loaded)
     note = (
         f"python -m training.calibrating, {encoder}: {len(made)} cases of the sample shop: the "
         "customers' messages of its training pairs, with and without the entry that answers; each "
         "alternate left out in turn, also against the entries of the other languages; messages of "
-        "other intents with a classifier that was fitted without them"
+        "other intents with a classifier that was fitted without them; with --kb, conversations "
+        "made by rule about half of its entities, half of them spoken"
     )
     stored = calibrate(made, note)
     out.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from core.db import embeddings, faq, inboxes, intents
+from core.db import faq, inboxes, intents
 from core.db.connect import Database
 from core.errors import DeskhandError
 from core.types import FaqEntry, KnowledgeBase, KnowledgeBaseId
+from core.vectors import DatabaseVectors, Told, tell_nobody
 
 log = logging.getLogger(__name__)
 
@@ -46,24 +47,6 @@ class Refreshable(Protocol):
         ...
 
 
-class DatabaseVectors:
-    """The `VectorCache` in the table `embedding`."""
-
-    def __init__(self, database: Database, encoder: str) -> None:
-        self._database = database
-        self._encoder = encoder
-
-    async def get(self, hashes: Sequence[bytes]) -> Mapping[bytes, Sequence[float]]:
-        """Return the vectors that are known."""
-        async with self._database.transaction() as conn:
-            return await embeddings.get_many(conn, self._encoder, hashes)
-
-    async def put(self, vectors: Mapping[bytes, Sequence[float]]) -> None:
-        """Keep vectors."""
-        async with self._database.transaction() as conn:
-            await embeddings.put_many(conn, self._encoder, vectors)
-
-
 class Indexer:
     """Brings changed entries and intents into this process's indexes.
 
@@ -71,17 +54,29 @@ class Indexer:
         database: The truth.
         indexes: What holds them in memory.
         encoder: The encoder's name; vectors of another mean nothing to it.
+        told: Hears how many vectors are there of how many that are wanted.
     """
 
-    def __init__(self, database: Database, indexes: Refreshable, encoder: str) -> None:
+    def __init__(
+        self, database: Database, indexes: Refreshable, encoder: str, told: Told = tell_nobody
+    ) -> None:
         self._database = database
         self._indexes = indexes
-        self._vectors = DatabaseVectors(database, encoder)
+        self._vectors = DatabaseVectors(database, encoder, told)
         self._versions: dict[KnowledgeBaseId, int] = {}
         self._changed = asyncio.Event()
+        self._lock = asyncio.Lock()
+
+    def serve(self, indexes: Refreshable) -> None:
+        """Go on with something that shares the indexes of what was given before."""
+        self._indexes = indexes
 
     async def refresh(self) -> None:
         """Take in whatever changed in any base since the last time."""
+        async with self._lock:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         async with self._database.transaction() as conn:
             bases = await inboxes.bases(conn)
         for base in bases:

@@ -10,6 +10,7 @@ import typer
 
 from cli import printing
 from cli.printing import AsJson
+from core.errors import InvalidInput
 
 Base = Annotated[str, typer.Option("--base", help="The knowledge base.")]
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     intents = typer.Typer(no_args_is_help=True, help="Examples of what customers want.")
     intents.command("import")(import_file)
     intents.command("list")(overview)
+    intents.command("explain")(explain)
     app.add_typer(intents, name="intents")
 
 
@@ -31,7 +33,6 @@ def import_file(
     """Replace a base's examples by those of a file; workers learn them within a second."""
     from cli import direct
     from core import intents
-    from core.errors import InvalidInput
 
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -42,9 +43,12 @@ def import_file(
         raise InvalidInput(f"{file.name} is not UTF-8; save it as UTF-8.", field="file") from None
     direct.run(context, lambda database, _: intents.replace_examples(database, examples, base=base))
     labels = Counter(example.label for example in examples)
+    found = _warnings(file)
     if json:
-        printing.as_json({"examples": len(examples), "labels": labels})
+        printing.as_json({"examples": len(examples), "labels": labels, "warnings": found})
     else:
+        for line in found:
+            typer.echo(f"{file.name}: {line}", err=True)
         typer.echo(f"{len(examples)} examples of {len(labels)} intents.")
 
 
@@ -59,3 +63,39 @@ def overview(context: typer.Context, base: Base = "default", json: AsJson = Fals
         return
     labels = Counter(example.label for example in examples)
     printing.table(("label", "examples"), sorted(labels.items()), empty="No examples.")
+
+
+def explain(
+    context: typer.Context,
+    text: Annotated[str, typer.Argument(help="What a customer says.")],
+    head: Annotated[
+        Path, typer.Option(help="Folder of a head that `deskhand train intents` wrote.")
+    ] = Path("intents"),
+    encoder: Annotated[
+        str | None, typer.Option(help="A name or folder; the setting when not given.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Show what a head takes a message for, and the examples nearest to it with their weight."""
+    from cli import configuration
+    from cli.commands.eval import common
+    from training import intents
+
+    if not text.strip():
+        raise InvalidInput("Give a message.", field="text")
+    loaded = common.encoder_of(configuration.of(context), encoder)
+    told = intents.explained(head, text, loaded)
+    if json:
+        printing.as_json(told)
+        return
+    chances = [(i["name"], f"{i['probability']:.3f}") for i in told["intents"]]
+    printing.table(("intent", "chance"), chances, empty="No intents.")
+    nearest = [(n["label"], f"{n['weight']:.2f}", n["text"]) for n in told["nearest"]]
+    printing.table(("nearest", "weight", "example"), nearest, empty="No examples.")
+
+
+def _warnings(file: Path) -> list[str]:
+    """Return what is wrong with a file of examples, though it can be taken in."""
+    from training import checking
+
+    return list(checking.in_lines(checking.look_through(checking.read_rows(file))))

@@ -1,4 +1,4 @@
-"""`deskhand scheduler`: sweeps, polls Telegram, holds Socket Mode connections."""
+"""`deskhand scheduler`: sweeps, polls Telegram, holds Socket Mode, keeps error rates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine, Generator
 from typing import Any
 
+from cli.processes import rates
 from cli.processes.parts import Connected, Setup, connected, run_until, stop_at_signals
 from core import following
 from core.db.connect import Database
@@ -46,6 +47,7 @@ async def run(setup: Setup) -> None:
             await run_until(
                 stop,
                 sweeper.run(_sweeping(setup, database, publisher)),
+                rates.run(database, rates.child(setup)),
                 database.listen(
                     [following.CHANNEL],
                     lambda _, payload: followers.heard(payload),

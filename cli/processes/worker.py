@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from answering.loading import load_pipeline
 from cli.processes.parts import Setup
+from core.model_store import Store
 from core.turns import Answering
 from workers import process, turns
 from workers.app import QUERIES, TURNS
-from workers.indexing import Indexer
+from workers.models import Loading, ModelFollower
 from workers.publisher import Publisher
 from workers.turns import AnsweringProcess
 
@@ -42,28 +43,28 @@ async def _answering(
     settings = setup.settings
     publisher = Publisher()
     publisher.start()
-    pipeline = await asyncio.to_thread(load_pipeline, settings, _end_at_once)
     async with setup.database(POOL_SIZE) as database:
-        indexer = Indexer(database, pipeline, pipeline.encoder_name)
-        await indexer.refresh()
-        following = asyncio.create_task(indexer.follow())
+        detail: dict[str, Any] = {}
+        store = Store(database, settings.models_dir)
+        models = ModelFollower(database, store, Loading(settings, _end_at_once), detail)
+        serving = await models.start()
+        following = asyncio.create_task(models.follow())
         answering = Answering(
             database,
-            pipeline,
+            serving,
             publisher,
             name,
             settings.lease_seconds,
             settings.turn_attempts,
             settings.delivery_expiry,
         )
-        detail = {"models": dict(pipeline.models)}
         async with process.beating(database, name, "worker", settings.lease_seconds, detail):
             try:
-                yield AnsweringProcess(loop, answering, pipeline)
+                yield AnsweringProcess(loop, answering, serving)
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
-                await asyncio.to_thread(pipeline.close)
+                await serving.close()
                 await asyncio.to_thread(publisher.stop)
 
 

@@ -17,18 +17,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.db import processes
+from core.alerts import AlertKind
+from core.db import alerts, processes
 from core.db.connect import Database
 from core.errors import Unavailable
 from core.types import DeliveryState
+
+NONE_OPEN: Mapping[str, int] = {}
 
 
 class Gauges(Collector):
     """What the database knows at this moment."""
 
-    def __init__(self, queue: Mapping[str, float], deliveries: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        queue: Mapping[str, float],
+        deliveries: Mapping[str, int],
+        alerts: Mapping[str, int] = NONE_OPEN,
+    ) -> None:
         self._queue = queue
         self._deliveries = deliveries
+        self._alerts = alerts
 
     def collect(self) -> Iterable[Metric]:
         """Return the gauges."""
@@ -55,6 +64,12 @@ class Gauges(Collector):
         for state in DeliveryState:
             states.add_metric([state], self._deliveries.get(state, 0))
         yield states
+        alerts = GaugeMetricFamily(
+            "deskhand_alerts_open", "Alerts that nobody has cleared", labels=["kind"]
+        )
+        for kind in AlertKind:
+            alerts.add_metric([kind], self._alerts.get(kind, 0))
+        yield alerts
 
 
 def route(database: Database) -> Route:
@@ -65,11 +80,12 @@ def route(database: Database) -> Route:
         try:
             async with database.transaction() as conn:
                 queue, deliveries = await processes.figures(conn)
+                opened = await alerts.open_by_kind(conn)
         except Unavailable:
             up = 0
         else:
             up = 1
-            shown.append(_registry_of(Gauges(queue, deliveries)))
+            shown.append(_registry_of(Gauges(queue, deliveries, opened)))
         shown.append(_registry_of(_DatabaseUp(up)))
         text = b"".join(generate_latest(registry) for registry in shown)
         return Response(text, media_type=CONTENT_TYPE_LATEST)

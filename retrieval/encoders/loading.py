@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigurationError
-from retrieval.encoders import e5
+from retrieval.encoders import adapter, e5
 from retrieval.encoders.protocol import Encoder
 from retrieval.encoders.sentence_transformer import SentenceTransformerEncoder
 
@@ -49,7 +49,10 @@ def load_encoder(name_or_path: str, models_dir: Path, device: str = "auto") -> E
     model.max_seq_length = min(model.max_seq_length or LONGEST_TOKENS, LONGEST_TOKENS)
     name = Path(name_or_path).name
     kinds = (kind for pattern, kind in _KINDS if pattern.search(name))
-    return next(kinds, SentenceTransformerEncoder)(model, name)
+    kind = next(kinds, SentenceTransformerEncoder)
+    # Vectors are stored under this name: those of a tuned model must not meet those of its base.
+    digest = adapter.marked(Path(place))
+    return kind(model, f"{name}+{digest[:8]}" if digest else name)
 
 
 def resolve(name_or_path: str, models_dir: Path) -> str:

@@ -27,6 +27,11 @@ class SentenceTransformerEncoder:
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._model = model
 
+    @property
+    def model(self) -> SentenceTransformer:
+        """The model itself, for training."""
+        return self._model
+
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of what customers say, shape (texts, hidden)."""
         return self._encode([self.query_prefix + text for text in texts])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.deciding import Policy, Seen, decide
+from core.deciding import Policy, Seen, decide, decide_chosen
 from core.types import Decision, FaqEntry, Holder, Intent, MessageKind, Passage
 
 POLICY = Policy(answer_from=0.6)
@@ -33,6 +33,7 @@ LOST = [passage(0.05)]
         (Seen(intents("thanks"), TORN, is_polite_only=True), Decision.SMALL_TALK),
         (Seen(intents("human_request"), SURE), Decision.HAND_OFF),
         (Seen(intents("human_request", 0.3), SURE), Decision.ANSWER),
+        (Seen([Intent("returns", 0.9), Intent("human_request", 0.8)], SURE), Decision.HAND_OFF),
         (Seen(intents("complaint"), SURE), Decision.ANSWER),
         (Seen(intents("complaint"), LOST), Decision.HAND_OFF),
         (Seen(intents("out_of_scope"), LOST), Decision.REFUSE),
@@ -44,6 +45,15 @@ LOST = [passage(0.05)]
         (Seen(intents("returns"), TORN, asked_back=True), Decision.HAND_OFF),
         (Seen(intents("returns"), TORN, holder=Holder.WAITING), Decision.HAND_OFF),
         (Seen(intents("returns"), SURE, holder=Holder.WAITING), Decision.ANSWER),
+        (Seen(intents("returns"), SURE, asks=0.9), Decision.ANSWER),
+        (Seen(intents("returns"), SURE, asks=0.3), Decision.HAND_OFF),
+        (Seen(intents("returns"), SURE, asks=0.05), Decision.SMALL_TALK),
+        (Seen(intents("returns"), TORN, asks=0.3), Decision.HAND_OFF),
+        (Seen(intents("thanks"), LOST, asks=0.1), Decision.SMALL_TALK),
+        (Seen(intents("thanks"), LOST, asks=0.8), Decision.HAND_OFF),
+        (Seen(intents("out_of_scope"), LOST, asks=0.05), Decision.REFUSE),
+        (Seen(intents("out_of_scope"), LOST, asks=0.05, tells=True), Decision.SMALL_TALK),
+        (Seen(intents("returns"), LOST, asks=0.9, tells=True), Decision.HAND_OFF),
         (Seen((), (), MessageKind.PERSON), Decision.HAND_OFF),
         (Seen((), (), MessageKind.START), Decision.SMALL_TALK),
         (Seen((), (), MessageKind.UNREADABLE), Decision.SMALL_TALK),
@@ -51,6 +61,12 @@ LOST = [passage(0.05)]
 )
 def test_what_was_seen_decides_what_is_said(seen: Seen, expected: Decision):
     assert decide(seen, POLICY).decision is expected
+
+
+def test_a_customers_own_choice_needs_no_threshold():
+    choice = decide_chosen([FaqEntry("returns", "Returns?", "Yes.")])
+    assert (choice.decision, choice.passages[0].entry.id) == (Decision.ANSWER, "returns")
+    assert decide_chosen([]).decision is Decision.HAND_OFF
 
 
 def test_an_answer_rests_on_the_best_entry():

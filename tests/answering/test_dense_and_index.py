@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from core.types import FaqEntry
 from retrieval.dense import DenseIndex
+from retrieval.entities import About, talked_about
 from retrieval.fusion import Calibrator, Doubts, Signals, shipped_calibrator
-from retrieval.index import Change, KnowledgeIndex, texts_of
+from retrieval.index import Change, KnowledgeIndex, blended, nameless, texts_of
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -51,9 +52,9 @@ def test_many_entries_come_and_go_and_the_rest_stay_exact():
         assert len(index) == len(kept), step
     query = unit(*rng.normal(size=8))
     best = {key: float((vectors @ query).max()) for key, vectors in kept.items()}
-    scores = index.best(query)
-    for key, expected in best.items():
-        assert scores[index.slot(key)] == pytest.approx(expected, abs=1e-5)
+    scores = index.nearest(list(best), query)
+    for (key, expected), score in zip(best.items(), scores, strict=True):
+        assert score == pytest.approx(expected, abs=1e-5), key
 
 
 def test_a_mask_lets_only_its_entries_through():
@@ -65,7 +66,9 @@ def test_a_mask_lets_only_its_entries_through():
 
 @pytest.fixture
 def index() -> KnowledgeIndex:
-    index = KnowledgeIndex(3, Calibrator((20, 20, 5, 1, 8, 0), (1, 1, 0), 8, {"0.05": 0.5}))
+    index = KnowledgeIndex(
+        3, Calibrator((20, 20, 5, 1, 8, 0, 3, -3, -30), (1, 1, 0), 8, {"0.05": 0.5})
+    )
     index.apply(
         [
             change(FaqEntry("returns", "How do I return it?", "Post", tags=("a",)), unit(1, 0, 0)),
@@ -115,6 +118,100 @@ def test_the_entity_named_last_is_what_is_talked_about(index: KnowledgeIndex):
     assert index.mentioned(["hello"]) == ""
 
 
+@pytest.fixture
+def hotels() -> KnowledgeIndex:
+    """Two hotels with the same questions, and one about no hotel."""
+    index = KnowledgeIndex(3)
+    entries = [
+        FaqEntry("a-wifi", "Do you have wifi?", "Yes, free.", entity="AVALON"),
+        FaqEntry("a-pets", "Are pets allowed?", "No.", entity="AVALON"),
+        FaqEntry("g-wifi", "Is there wifi at Gonville Hotel?", "No.", entity="GONVILLE HOTEL"),
+        FaqEntry("g-pets", "Are pets allowed?", "Yes.", entity="GONVILLE HOTEL"),
+        FaqEntry("taxi", "How do I get a taxi?", "Ring us."),
+    ]
+    vectors = {"wifi": unit(1, 0.1, 0.1), "pets": unit(0.1, 1, 0.1), "taxi": unit(0.1, 0.1, 1)}
+    index.apply([change(e, vectors[e.id[-4:]]) for e in entries])
+    return index
+
+
+@pytest.mark.parametrize(("entity", "found"), [("AVALON", "a-pets"), ("GONVILLE HOTEL", "g-pets")])
+def test_of_entries_that_differ_only_in_their_entity_the_one_talked_about_is_found(
+    hotels: KnowledgeIndex, entity: str, found: str
+):
+    asked = ("are pets allowed", unit(0.1, 1, 0.1))
+    passages = hotels.search(*asked, locale="en", about=[About(entity, 0.9)])
+    assert passages[0].entry.id == found
+    assert passages[0].confidence > 3 * passages[1].confidence
+
+
+def test_another_entitys_own_wording_does_not_beat_the_entity_talked_about(hotels: KnowledgeIndex):
+    asked = ("Do you have wifi?", unit(1, 0.1, 0.1))
+    passages = hotels.search(*asked, locale="en", about=[About("GONVILLE HOTEL", 0.9)])
+    assert passages[0].entry.id == "g-wifi"
+
+
+def test_a_question_about_no_entity_is_still_found_while_one_is_talked_about(
+    hotels: KnowledgeIndex,
+):
+    asked = ("how do i get a taxi", unit(0.1, 0.1, 1))
+    passages = hotels.search(*asked, locale="en", about=[About("AVALON", 0.9)])
+    assert passages[0].entry.id == "taxi"
+
+
+def test_an_entity_without_entries_is_no_entity_to_talk_about(hotels: KnowledgeIndex):
+    asked = ("are pets allowed", unit(0.1, 1, 0.1))
+    plain = hotels.search(*asked, locale="en")
+    hotels.apply((), removed=["a-wifi", "a-pets"])
+    left = hotels.search(*asked, locale="en", about=[About("AVALON", 0.9)])
+    assert plain[0].confidence < left[0].confidence
+    assert left[0].entry.id == "g-pets"
+
+
+def test_an_entry_asked_what_it_is_not_for_is_lowered():
+    index = KnowledgeIndex(3)
+    sending = FaqEntry(
+        "sending", "How do I send it back?", "Post.", not_for=("Is it back in stock?",)
+    )
+    near, against = unit(1, 0.3, 0), unit(1, 0.6, 0)
+    vectors = [against if t in sending.not_for else near for t in texts_of(sending)]
+    stock = FaqEntry("stock", "When is it in stock?", "Soon.")
+    index.apply([Change(sending, np.stack(vectors)), change(stock, unit(1, 1.1, 0))])
+    lowered = index.search("is it back in stock", against, locale="en")
+    index.apply([change(replace(sending, not_for=()), near)])
+    before = index.search("is it back in stock", against, locale="en")
+    chance = {p.entry.id: p.confidence for p in before}
+    assert chance["sending"] > 2 * next(p.confidence for p in lowered if p.entry.id == "sending")
+
+
+def test_what_an_entry_is_not_for_does_not_find_it():
+    index = KnowledgeIndex(3)
+    entry = FaqEntry("sending", "How do I send it back?", "Post.", not_for=("Is it in stock?",))
+    vectors = [unit(0, 1, 0) if t in entry.not_for else unit(1, 0, 0) for t in texts_of(entry)]
+    index.apply([Change(entry, np.stack(vectors))])
+    assert index.search("stock", unit(0, 1, 0), locale="en")[0].dense == pytest.approx(0, abs=0.01)
+
+
+def test_a_question_without_its_entity_is_what_is_asked_of_any():
+    asked = FaqEntry(
+        "x", "Can I bring my dog to the Gonville Hotel?", "No.", entity="GONVILLE HOTEL"
+    )
+    assert nameless(asked) == "Can I bring my dog?"
+    assert nameless(replace(asked, question="Gonville Hotel?")) == "Gonville Hotel?"
+    assert nameless(replace(asked, question="Are dogs allowed?")) == "Are dogs allowed?"
+    assert nameless(replace(asked, entity=None)) == asked.question
+
+
+def test_the_last_text_of_an_entry_is_its_question_with_its_answer():
+    entry = FaqEntry("x", "Wifi at Avalon?", "Yes.", entity="AVALON", not_for=("TV?",))
+    assert texts_of(entry) == ["Wifi at Avalon?", "Wifi?", "TV?", "Wifi at Avalon?\nYes."]
+
+
+def test_a_question_and_its_gist_meet_half_way():
+    both = blended(unit(1, 0, 0), unit(0, 1, 0))
+    assert both == pytest.approx(unit(1, 1, 0))
+    assert blended(unit(1, 0, 0), None) == pytest.approx(unit(1, 0, 0))
+
+
 def test_the_shipped_calibrator_is_surer_of_nearer_entries():
     calibrator = shipped_calibrator()
     near, far = Signals(0.2, 0.22, 0.8, 0.6, 0, 0), Signals(0.12, 0.13, 0.1, 0.0, 0, 0)
@@ -135,3 +232,24 @@ def test_less_tolerance_means_a_higher_threshold():
         calibrator.answer_from(0.01) >= calibrator.answer_from(0.05) >= calibrator.answer_from(0.2)
     )
     assert calibrator.answer_from(0.001) == calibrator.answer_from(0.01)
+
+
+def test_a_base_whose_entries_name_no_entity_is_searched_by_the_names_in_its_texts():
+    index = KnowledgeIndex(3)
+    texts = [
+        ("Is there parking at {}?", "Yes."),
+        ("Are pets allowed?", "No, not at {}."),
+        ("Is the pool at {} open?", "Yes."),
+        ("Do you have wifi?", "Yes, all of {} has."),
+    ]
+    firsts = ("Gonville", "Acorn", "Avalon", "Hobson")
+    names = [f"{first} {kind}" for first in firsts for kind in ("Hotel", "Lodge")]
+    entries = [
+        FaqEntry(f"{h}/{n}", question.format(name), answer.format(name))
+        for h, name in enumerate(names)
+        for n, (question, answer) in enumerate(texts)
+    ]
+    index.apply([change(e, unit(1, int(e.id[-1]), 0)) for e in entries])
+    about = talked_about([("customer", "i am at the acorn lodge")], index.entities)
+    found = index.search("are pets allowed", unit(1, 1, 0), locale="en", about=about)
+    assert found[0].entry.id == "3/1"

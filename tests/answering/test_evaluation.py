@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,9 @@ def test_figures_of_right_wrong_and_missing_answers():
 
 def test_a_line_of_the_output_holds_what_is_promised():
     line = result(case("1", "how much"), Decision.ANSWER, 0, "Shipping costs €5.").line()
+    signals = line.pop("signals")
+    assert all(0.0 <= value <= 1.0 for value in signals.values())
+    assert signals
     assert json.loads(json.dumps(line)) == {
         "id": "1",
         "decision": "answer",
@@ -113,9 +117,19 @@ def test_a_line_of_the_output_holds_what_is_promised():
         "citations": ["shipping"],
         "passages": [{"id": "shipping", "score": 0.5}, {"id": "returns", "score": 0.5}],
         "knowledge_seeking": True,
-        "confidence": 0.0,
+        "confidence": 0.5,
+        "language": "en",
         "seconds": 0.1,
     }
+
+
+def test_a_question_is_told_apart_from_what_was_decided_on_it():
+    unsure = result(case("1", "how much"), Decision.HAND_OFF, 0, "A colleague will answer.")
+    assert not replies.seeks_knowledge(unsure.reply)
+    sought = replace(unsure.reply, trace=replace(unsure.reply.trace, signals={"seeking": 0.8}))
+    assert replies.seeks_knowledge(sought)
+    thanks = replace(unsure.reply, trace=replace(unsure.reply.trace, signals={"seeking": 0.1}))
+    assert not replies.seeks_knowledge(thanks)
 
 
 def test_ranks_become_recall_and_gain():

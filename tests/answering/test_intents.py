@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from answering.clauses import several, spans
 from answering.intents import (
     HUMAN_REQUEST,
     OUT_OF_SCOPE,
     IntentClassifier,
     figures,
     general_examples,
+    in_words,
     with_cues,
 )
 from core.types import Intent
@@ -99,3 +101,137 @@ def test_the_general_intents_come_with_examples():
     labels = {label for _, label in general_examples()}
     assert labels >= {"greeting", "thanks", "goodbye", HUMAN_REQUEST, "complaint", "feedback"}
     assert OUT_OF_SCOPE in labels
+
+
+LABELS = [label for label in "abcd" for _ in range(40)]
+
+
+def worded(seed: int, count: int = 40) -> list[str]:
+    """Return texts in which one word tells the intent."""
+    rng = np.random.default_rng(seed)
+    filler = ["please", "now", "my card", "the app", "again", "today"]
+    return [
+        " ".join([*rng.permutation(filler)[:3], word])
+        for word in ("freeze", "refund", "limit", "invoice")
+        for _ in range(count)
+    ]
+
+
+def test_words_tell_intents_that_vectors_do_not():
+    rng = np.random.default_rng(3)
+    blurred = rng.normal(size=(160, HIDDEN)).astype(np.float32)
+    blurred /= np.linalg.norm(blurred, axis=1, keepdims=True)
+    by_vector = IntentClassifier.fit(blurred, LABELS)
+    by_both = IntentClassifier.fit(blurred, LABELS, texts=worded(0))
+    test = np.roll(blurred, 7, axis=0)
+
+    def told(classifier: IntentClassifier, texts: list[str] | None) -> float:
+        chances = classifier.probabilities(test, texts)[:, :-1]
+        return float((np.asarray(classifier.names)[chances.argmax(axis=1)] == LABELS).mean())
+
+    assert told(by_both, worded(9)) > 0.9 > 0.5 > told(by_vector, None)
+
+
+def test_the_name_of_an_intent_counts_where_examples_are_few():
+    vectors = np.concatenate([cloud(i, i, 2) for i in range(4)])
+    labels = [label for label in "abcd" for _ in range(2)]
+    misled = {"a": cloud(8, 9, 1)[0]}
+    plain = IntentClassifier.fit(vectors, labels)
+    named = IntentClassifier.fit(vectors, labels, named=misled)
+    seen = cloud(20, 9, 5)
+    assert named.probabilities(seen)[:, 0].mean() > plain.probabilities(seen)[:, 0].mean()
+
+
+def test_traffic_tells_how_much_of_it_is_out_of_scope():
+    classifier = IntentClassifier.fit(*known(0))
+    inside = classifier.for_traffic(known(50)[0])
+    outside = np.concatenate([known(60)[0][::4], *(cloud(90 + i, 15 + i) for i in range(5))])
+    half = classifier.for_traffic(outside)
+    assert inside.share < 0.05
+    assert half.share > 0.5
+    assert half.probabilities(outside)[-100:, -1].mean() > 0.9
+
+
+def test_few_messages_change_the_expected_share_little():
+    classifier = IntentClassifier.fit(*known(0))
+    assert classifier.for_traffic(cloud(90, 20, 1)).share < 2 * classifier.share
+
+
+def test_copies_of_an_example_do_not_raise_confidence():
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(80, HIDDEN)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = [str(label) for label in rng.choice(list("abcd"), 80)]  # nothing to be learned
+    copied, named = np.concatenate([vectors] * 3), labels * 3
+    told = IntentClassifier.fit(copied, named, origins=[*range(80)] * 3)
+    naive = IntentClassifier.fit(copied, named)
+
+    def sureness(classifier: IntentClassifier) -> float:
+        known = classifier.probabilities(vectors)[:, :-1]
+        return float((known / known.sum(axis=1, keepdims=True)).max(axis=1).mean())
+
+    assert sureness(naive) > sureness(told) + 0.1
+
+
+def test_the_nearest_examples_explain_what_was_told():
+    vectors, labels = known(0)
+    classifier = IntentClassifier.fit(vectors, labels)
+    nearest = classifier.explain(vectors[45])
+    assert nearest[0].row == 45
+    assert nearest[0].cosine == pytest.approx(1.0, abs=1e-3)
+    assert {near.label for near in nearest} == {"b"}
+    assert sum(near.weight for near in nearest) == pytest.approx(1.0)
+
+
+def test_a_stored_head_with_words_says_the_same():
+    vectors, labels = known(0)
+    classifier = IntentClassifier.fit(vectors, labels, texts=worded(0))
+    restored = IntentClassifier.restore(classifier.state())
+    texts = worded(4)
+    assert restored.probabilities(vectors, texts) == pytest.approx(
+        classifier.probabilities(vectors, texts), abs=1e-2
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [("card_arrival", "card arrival"), ("Get physicalCard", "get physical card"), ("退款", "退款")],
+)
+def test_an_intent_is_called_by_words(label: str, words: str):
+    assert in_words(label) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("cancel it and when do I get my money?", ["cancel it", "when do I get my money?"]),
+        ("Where is my parcel? I want to return it.", ["Where is my parcel?",
+                                                       "I want to return it."]),
+        ("我要取消订单，什么时候退款？", ["我要取消订单", "什么时候退款"]),
+        ("Wo ist mein Paket und wann kommt es?", ["Wo ist mein Paket", "wann kommt es?"]),
+        ("I want a red and blue shirt", ["I want a red and blue shirt"]),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_a_message_is_split_where_another_wish_begins(text: str, clauses: list[str]):
+    assert spans(text) == clauses
+
+
+def test_two_wishes_stand_beside_each_other_only_where_each_is_sure():
+    whole = [Intent("cancel", 0.6), Intent("refund", 0.3)]
+    sure = [[Intent("cancel", 0.9)], [Intent("refund", 0.8)]]
+    unsure = [[Intent("cancel", 0.9)], [Intent("refund", 0.4)]]
+    social = [[Intent("thanks", 0.99)], [Intent("refund", 0.8)]]
+    assert [i.name for i in several(whole, sure)] == ["cancel", "refund"]
+    assert [i.name for i in several(whole, unsure)] == ["cancel"]
+    assert [i.name for i in several(whole, social)] == ["cancel"]
+
+
+def test_words_in_letters_that_no_example_has_do_not_count():
+    vectors, labels = known(0)
+    classifier = IntentClassifier.fit(vectors, labels, texts=worded(0))
+    seen = known(50)[0][:5]
+    chinese = classifier.probabilities(seen, ["我的包裹在哪里"] * 5)
+    alone = classifier.probabilities(seen)
+    assert chinese == pytest.approx(alone)
+    assert classifier.probabilities(seen, ["invoice"] * 5) != pytest.approx(alone)

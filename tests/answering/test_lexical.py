@@ -41,6 +41,17 @@ def test_a_product_code_is_kept_whole_and_in_parts():
     assert {"bf-123456", "bf", "123456"} <= set(tokens("my order BF-123456"))
 
 
+def test_korean_particles_and_endings_are_no_part_of_a_word():
+    assert tokens("호텔에 주차장이 있나요?")[:3] == ["호텔", "주차", "차장"]
+    assert set(tokens("주차장에서")) == set(tokens("주차장은"))
+
+
+def test_japanese_keeps_katakana_words_whole_and_drops_what_ties_words():
+    assert tokens("クレジットカードは") == ["クレジットカード"]
+    assert tokens("返品はできますか") == tokens("返品できますか？")
+    assert "東京" in tokens("東京タワーはどこですか")
+
+
 def test_chinese_becomes_pairs_without_fillers():
     assert tokens("我的订单到哪里了？") == ["订单", "单到", "到哪", "哪里"]
 

@@ -6,9 +6,8 @@ import pytest
 
 from answering.languages import language_of
 from answering.politeness import question_part
-from answering.reading import Reading, best_reading, parts_of
-from core.dialogue import follow
-from core.types import Author, FaqEntry, Passage, Utterance
+from answering.reading import Reading, best_reading, of_the_entity, parts_of
+from core.types import FaqEntry, Passage
 from retrieval.rewriting import Context, candidates, must_lean, new_words, points_back
 
 
@@ -111,6 +110,15 @@ def test_an_entry_that_lacks_the_new_words_is_trusted_less():
     assert best.passages[0].entry.id == "de"
 
 
+def test_what_a_pronoun_points_to_is_not_another_thing():
+    drift = Passage(FaqEntry("drift", "How big is it?", "Big.", entity="Drift"), 0.99, 0.99)
+    heron = Passage(FaqEntry("heron", "Size of the Heron?", "30 l.", entity="Heron"), 0.5, 0.5)
+    shop = Passage(FaqEntry("shop", "Where are you?", "Here."), 0.4, 0.4)
+    found = of_the_entity(Reading("how big is it", [drift, heron, shop], ()), "Heron")
+    assert [p.entry.id for p in found.passages] == ["heron", "shop", "drift"]
+    assert found.passages[2].confidence < 0.4
+
+
 def test_new_words_are_those_that_were_not_said():
     assert new_words("and for Germany?", SHIPPING) == ["germani"]
 
@@ -130,19 +138,3 @@ def test_new_words_are_those_that_were_not_said():
 )
 def test_a_message_with_several_plain_questions_is_parted(message: str, parts: list[str]):
     assert parts_of(message) == parts
-
-
-def test_a_dialogue_knows_the_last_question_and_what_was_cited():
-    entry = FaqEntry("heron", "Is the Heron waterproof?", "No.", entity="Heron")
-    history = [Utterance(Author.CUSTOMER, "is it waterproof"), Utterance(Author.BOT, "No.")]
-    dialogue = follow(history, [entry], {"Which of these"})
-    assert (dialogue.question, dialogue.entity, dialogue.asked_back) == (
-        "is it waterproof",
-        "Heron",
-        False,
-    )
-
-
-def test_a_clarifying_question_is_remembered():
-    history = [Utterance(Author.BOT, "Which of these do you mean?")]
-    assert follow(history, [], {"Which of these"}).asked_back

@@ -28,9 +28,11 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     fit = IntentClassifier.fit
 
-    def counting(given: np.ndarray, labels: Sequence[str]) -> IntentClassifier:
+    def counting(
+        given: np.ndarray, labels: Sequence[str], *, texts: Sequence[str]
+    ) -> IntentClassifier:
         counted.append(len(labels))
-        return fit(given, labels)
+        return fit(given, labels, texts=texts)
 
     monkeypatch.setattr(fitting.IntentClassifier, "fit", counting)
     return counted

@@ -11,6 +11,7 @@ from typing import Any
 from answering.grounding import Source, facts
 from answering.pipeline import Pipeline
 from answering.prompting import plain
+from core import risk
 from core.errors import InvalidInput
 from core.types import Author, Decision, FaqEntry, KnowledgeBase, Question, Reply, Tier, Utterance
 from retrieval.lexical import fold, tokens
@@ -18,6 +19,7 @@ from retrieval.rewriting import is_chinese
 
 ABSTAINING = frozenset({Decision.REFUSE, Decision.HAND_OFF})
 SECONDS = 60.0
+SEEKING_FROM = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Result:
         """The retrieved entries with their chances, best first."""
         return [(p.entry.id, round(p.confidence, 4)) for p in self.reply.trace.passages]
 
+    @property
+    def signals(self) -> Mapping[str, float]:
+        """What speaks for the best entry and against it, as thresholds are fitted on it."""
+        trace = self.reply.trace
+        return risk.signals_of(trace.passages, trace.intents, trace.signals)
+
     def line(self) -> dict[str, Any]:
         """Return the line of an `--out` file."""
         return {
@@ -55,7 +63,9 @@ class Result:
             "citations": [citation.entry_id for citation in self.reply.citations],
             "passages": [{"id": key, "score": score} for key, score in self.passages],
             "knowledge_seeking": seeks_knowledge(self.reply),
-            "confidence": self.reply.confidence,
+            "confidence": round(chance_of(self.reply), 4),
+            "signals": {name: round(value, 4) for name, value in self.signals.items()},
+            "language": self.reply.language,
             "seconds": round(self.seconds, 4),
         }
 
@@ -130,8 +140,19 @@ def cited_before(history: Sequence[Utterance], entries: Sequence[FaqEntry]) -> t
 
 
 def seeks_knowledge(reply: Reply) -> bool:
-    """Return whether the pipeline took a message for a question that an entry could answer."""
+    """Return whether the pipeline took a message for a question that an entry could answer.
+
+    That is told apart from the decision: a question may be understood and its entry too unsure.
+    """
+    if (seeking := reply.trace.signals.get("seeking")) is not None:
+        return seeking >= SEEKING_FROM
     return reply.choice.decision in (Decision.ANSWER, Decision.CLARIFY)
+
+
+def chance_of(reply: Reply) -> float:
+    """Return the chance that the best entry answers, whatever was decided on it."""
+    passages = reply.trace.passages
+    return passages[0].confidence if passages else 0.0
 
 
 def figures(results: Sequence[Result], entries: Sequence[FaqEntry]) -> dict[str, Any]:

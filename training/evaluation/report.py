@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidInput
+from training import checking
 
 PROGRESS_EVERY = 25
 
@@ -24,7 +24,7 @@ def read_jsonl(path: Path, required: tuple[str, ...] = ()) -> list[dict[str, Any
 
 
 def _objects(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(checking.read_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path} line {number}"
@@ -46,33 +46,9 @@ def read_labelled(path: Path) -> list[tuple[str, str]]:
     """Return (text, label) of a CSV file with these columns.
 
     Raises:
-        InvalidInput: A column is missing or a row has an empty cell.
+        InvalidInput: The file cannot be read or a line is wrong; names the line.
     """
-    reader = csv.DictReader(_lines(path))
-    missing = {"text", "label"} - set(reader.fieldnames or ())
-    if missing:
-        raise InvalidInput(
-            f"{path} line 1: the column {min(missing)!r} is missing; the header is text,label."
-        )
-    rows: list[tuple[str, str]] = []
-    for row in reader:
-        text, label = (row["text"] or "").strip(), (row["label"] or "").strip()
-        if not text or not label:
-            empty = "text" if not text else "label"
-            raise InvalidInput(f"{path} line {reader.line_num}: {empty} is empty.", field=empty)
-        rows.append((text, label))
-    if not rows:
-        raise InvalidInput(f"{path} line 2: there is no row below the header.")
-    return rows
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
-    except FileNotFoundError:
-        raise InvalidInput(f"{path} does not exist; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    return [(row.text, row.label) for row in checking.read_rows(path)]
 
 
 def lines(title: str, figures: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,9 @@ import typer
 from cli.commands.eval.intents import intents
 from cli.commands.eval.replies import replies
 from cli.commands.eval.retrieval import retrieval
+from cli.commands.eval.rewriting import rewriting
+from cli.commands.eval.risk import risk
+from cli.commands.eval.signals import signals
 
 
 def register(app: typer.Typer) -> None:
@@ -15,4 +18,7 @@ def register(app: typer.Typer) -> None:
     evaluate.command("intents")(intents)
     evaluate.command("retrieval")(retrieval)
     evaluate.command("replies")(replies)
+    evaluate.command("rewriting")(rewriting)
+    evaluate.command("risk")(risk)
+    evaluate.command("signals")(signals)
     app.add_typer(evaluate, name="eval")

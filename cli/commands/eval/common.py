@@ -14,10 +14,46 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.types import FaqEntry
     from retrieval.encoders.protocol import Encoder
+    from training.evaluation.page import Report
 
 EncoderName = Annotated[
     str | None, typer.Option("--encoder", help="A name or folder; the setting when not given.")
 ]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--report", help="Folder for an HTML page of the results.")
+]
+CompareFolder = Annotated[
+    Path | None,
+    typer.Option("--compare", help="The --report folder of an earlier run to compare with."),
+]
+
+
+def write_report(made: Report, folder: Path | None, compare: Path | None) -> None:
+    """Write the page of an evaluation where a folder is given, and say on stderr where it is.
+
+    Raises:
+        InvalidInput: The earlier run cannot be read, or the folder cannot be written.
+    """
+    from training.evaluation import page
+
+    if folder is not None:
+        typer.echo(f"Report: {page.write(made, folder, compare)}", err=True)
+
+
+def check_report(folder: Path | None, compare: Path | None) -> None:
+    """Refuse an earlier run that cannot be read before minutes of work begin.
+
+    Raises:
+        InvalidInput: There is no --report, or the earlier run cannot be read.
+    """
+    from core.errors import InvalidInput
+    from training.evaluation import page
+
+    if compare is None:
+        return
+    if folder is None:
+        raise InvalidInput("--compare needs --report, the folder for the page.", field="report")
+    page.read_earlier(compare)
 
 
 def show(title: str, figures: Mapping[str, Any], *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from cli.printing import AsJson
 if TYPE_CHECKING:
     from core.settings import Settings
     from core.types import FaqEntry
+    from training.evaluation.page import Report
     from training.evaluation.replies import Case, Result
 
 
@@ -34,6 +35,8 @@ def replies(
         str | None, typer.Option(help="A name or path, `none` for approved answers alone.")
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter.")] = None,
+    report_folder: common.ReportFolder = None,
+    compare: common.CompareFolder = None,
     json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on conversations and measure what it says."""
@@ -41,6 +44,7 @@ def replies(
     from training.evaluation import report
     from training.evaluation.replies import as_expected, case_of, figures
 
+    common.check_report(report_folder, compare)
     if (faq is None) != (cases is None):
         raise InvalidInput("Give both --faq and --cases, or neither for the sample shop.")
     entries = common.entries_of(faq) if faq else None
@@ -60,7 +64,7 @@ def replies(
         if value is not None
     }
     settings = settings.model_copy(update=changed)
-    said = asyncio.run(_replies(settings, entries, wanted))
+    said = asyncio.run(answer_all(settings, entries, wanted))
     if out is not None:
         lines = [json_module.dumps(result.line(), ensure_ascii=False) for result in said]
         out.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -72,6 +76,29 @@ def replies(
                 f"got {missed.reply.choice.decision} ({missed.reply.choice.why})"
             )
     common.show("Replies", measured, as_json=json)
+    common.write_report(_page(said, measured, settings, faq, cases), report_folder, compare)
+
+
+def _page(
+    said: Sequence[Result],
+    measured: Mapping[str, Any],
+    settings: Settings,
+    faq: Path | None,
+    cases: Path | None,
+) -> Report:
+    from training.evaluation.outcomes import of_replies
+    from training.evaluation.page import Report
+
+    about = {
+        "entries": faq.name if faq else "the sample shop",
+        "encoder": settings.encoder,
+        "reply model": settings.reply_model,
+        "adapter": settings.adapter or "",
+    }
+    name = cases.name if cases else "the sample shop's conversations"
+    return Report(
+        f"Replies to {name}", measured, of_replies(said), {k: str(v) for k, v in about.items()}
+    )
 
 
 class _Shipped:
@@ -90,9 +117,10 @@ class _Shipped:
         """Keep nothing: the file is made by a command of its own."""
 
 
-async def _replies(
+async def answer_all(
     settings: Settings, entries: Sequence[FaqEntry] | None, cases: Sequence[Case]
 ) -> list[Result]:
+    """Return what the pipeline says to each case; without entries it runs on the sample shop."""
     from core.types import KnowledgeBase, KnowledgeBaseId
     from training.evaluation import report, samples
     from training.evaluation.replies import run
@@ -104,8 +132,8 @@ async def _replies(
         texts = samples.sample_texts() if entries is None else {}
         base = KnowledgeBase(KnowledgeBaseId(0), "evaluated", known[0].locale, texts=texts)
         shipped = _Shipped()
-        is_ours = entries is None and shipped.encoder == pipeline.encoder_name
-        vectors = shipped if is_ours else None
+        # What ships with the product (examples of small talk) is known for every base.
+        vectors = shipped if shipped.encoder == pipeline.encoder_name else None
         await pipeline.refresh(base, known, intents=own, vectors=vectors)
         return await run(pipeline, base, cases, known, report.progress("Replies", len(cases)))
     finally:
