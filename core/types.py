@@ -107,6 +107,15 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
 
 
+class ModelKind(StrEnum):
+    """What an artefact is."""
+
+    ENCODER = "encoder"
+    INTENTS = "intents"
+    CALIBRATION = "calibration"
+    REPLY_ADAPTER = "reply_adapter"
+
+
 @dataclass(frozen=True)
 class Sender:
     """Who wrote on the platform; `locale` is a hint such as `de`, where the platform tells."""

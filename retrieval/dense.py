@@ -135,7 +135,8 @@ class DenseIndex:
     def _scores_of(self, slots: NDArray[np.int64], query: Vector) -> NDArray[np.float32]:
         rows = [self._rows[key] if (key := self._keys[slot]) else [] for slot in slots]
         share = np.float32(1 - WHOLE_SHARE - MEAN_SHARE)
-        return share * self._nearest(rows, query) + self._blends[slots] @ query
+        scores = share * self._nearest(rows, query) + self._blends[slots] @ query
+        return scores.astype(np.float32, copy=False)
 
     def _nearest(self, rows: Sequence[list[int]], query: Vector) -> NDArray[np.float32]:
         """Return the best cosine among each group of rows; -inf where a group is empty."""

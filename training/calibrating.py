@@ -430,7 +430,7 @@ def main(
         part, _ = split(entries, ASKED_SHARE, random.Random(SPLIT_SEED))
         made += conversation_cases(entries, part, conversations, loaded)
     note = (
-        f"python -m training.calibrating, {encoder}: {len(made)} cases of the sample shop: the "
+        f"python -m training.calibrating, {loaded.name}: {len(made)} cases of the sample shop: the "
         "customers' messages of its training pairs, with and without the entry that answers; each "
         "alternate left out in turn, also against the entries of the other languages; messages of "
         "other intents with a classifier that was fitted without them; with --kb, conversations "

@@ -15,10 +15,11 @@ from core import alerts, calibration, model_store
 from core.alerts import AlertKind
 from core.calibration import Labels
 from core.db.connect import Database
-from core.db.models import ModelKind, ModelVersion
+from core.db.models import ModelVersion
 from core.errors import ConfigurationError, InvalidInput
 from core.risk import Judged, Labelled, Thresholds, binomial_tail, interval
 from core.settings import Settings
+from core.types import ModelKind
 from retrieval.fusion import shipped_calibrator
 from training import risk
 from training.risk import Calibration

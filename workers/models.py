@@ -20,11 +20,11 @@ from answering.promoted import read_head, read_thresholds, suits
 from core import model_store
 from core.db import models as rows
 from core.db.connect import Database
-from core.db.models import ModelKind, ModelVersion
+from core.db.models import ModelVersion
 from core.errors import DeskhandError
 from core.model_store import Store
 from core.settings import Settings
-from core.types import KnowledgeBaseId
+from core.types import KnowledgeBaseId, ModelKind
 from core.vectors import Told, tell_nobody
 from workers.indexing import Indexer
 from workers.serving import ENCODER_VERSION, REPLY_VERSION, Lane, Serving

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from cli import printing
-from cli.direct import BaseName
 from cli.printing import AsJson
 
 
@@ -18,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     context: typer.Context,
-    base: BaseName = "default",
+    base: Annotated[str, typer.Option("--base", help="The knowledge base.")] = "default",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and change nothing.")] = False,
     json: AsJson = False,
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from cli import configuration, printing
 from cli.printing import AsJson
-from core.db.models import ModelKind
+from core.types import ModelKind
 
 if TYPE_CHECKING:
     from core.db.connect import Database
@@ -261,7 +261,7 @@ def promote(
         Path | None, typer.Option(help="`eval replies --out` with the adapter to promote.")
     ] = None,
     force: Annotated[
-        bool, typer.Option(help="Promote it though it is worse; needs --why.")
+        bool, typer.Option("--force", help="Promote it though it is worse; needs --why.")
     ] = False,
     why: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
     json: AsJson = False,

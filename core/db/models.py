@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, LiteralString
 
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from core.db.connect import Connection
-from core.types import KnowledgeBaseId
+from core.types import KnowledgeBaseId, ModelKind
 
 CHANNEL: LiteralString = "deskhand_models"
 """Notified at each promotion."""
-
-
-class ModelKind(StrEnum):
-    """What an artefact is."""
-
-    ENCODER = "encoder"
-    INTENTS = "intents"
-    CALIBRATION = "calibration"
-    REPLY_ADAPTER = "reply_adapter"
 
 
 @dataclass(frozen=True)

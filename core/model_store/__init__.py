@@ -7,7 +7,7 @@ it is read.
 
 from __future__ import annotations
 
-from core.db.models import ModelKind, ModelVersion, Promotion, StoredFile
+from core.db.models import ModelVersion, Promotion, StoredFile
 from core.model_store.fetching import Store, damaged, damaged_versions
 from core.model_store.promoting import (
     SHIPPED,
@@ -24,6 +24,7 @@ from core.model_store.promoting import (
     versions,
 )
 from core.model_store.registering import UNKNOWN_DATA, read_card, register
+from core.types import ModelKind
 
 __all__ = [
     "SHIPPED",

@@ -9,9 +9,9 @@ from typing import Any
 
 from core.db import inboxes, models
 from core.db.connect import Connection, Database
-from core.db.models import ModelKind, ModelVersion, Promotion
+from core.db.models import ModelVersion, Promotion
 from core.errors import Conflict, InvalidInput, NotFound
-from core.types import KnowledgeBaseId
+from core.types import KnowledgeBaseId, ModelKind
 
 log = logging.getLogger(__name__)
 

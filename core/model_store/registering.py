@@ -17,10 +17,11 @@ from psycopg.errors import UniqueViolation
 
 from core.db import inboxes, models
 from core.db.connect import Connection, Database
-from core.db.models import ModelKind, ModelVersion, StoredFile
+from core.db.models import ModelVersion, StoredFile
 from core.errors import ConfigurationError, Conflict, InvalidInput, Unavailable
 from core.model_store import files as files_on_disk
 from core.model_store.promoting import FOR_ALL, SHIPPED, effective
+from core.types import ModelKind
 
 log = logging.getLogger(__name__)
 

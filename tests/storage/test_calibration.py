@@ -22,10 +22,20 @@ from core.db import calibration as calibration_rows
 from core.db import labels as label_rows
 from core.db.connect import Database
 from core.db.labels import Label
-from core.db.models import ModelKind
 from core.risk import Thresholds
 from core.settings import Settings
-from core.types import Choice, Decision, FaqEntry, Passage, Question, Reply, Tier, Trace, TurnId
+from core.types import (
+    Choice,
+    Decision,
+    FaqEntry,
+    ModelKind,
+    Passage,
+    Question,
+    Reply,
+    Tier,
+    Trace,
+    TurnId,
+)
 from tests.storage.spine import Spine
 from training import certifying
 

@@ -21,10 +21,10 @@ from answering.promoted import (
     read_thresholds,
     suits,
 )
-from core.db.models import ModelKind, ModelVersion
+from core.db.models import ModelVersion
 from core.errors import ConfigurationError
 from core.risk import Certificate, Thresholds
-from core.types import FaqEntry, Intent, KnowledgeBaseId, Passage
+from core.types import FaqEntry, Intent, KnowledgeBaseId, ModelKind, Passage
 
 THRESHOLDS = Thresholds(0.05, 0.1, 0.6, Certificate(None, 0))
 

@@ -25,12 +25,20 @@ from answering.promoted import joined, read_encoder, read_head, read_thresholds,
 from core.db import faq, inboxes, intents, labels
 from core.db.connect import Database
 from core.db.labels import Label
-from core.db.models import ModelKind, ModelVersion
+from core.db.models import ModelVersion
 from core.errors import ConfigurationError, Conflict, InvalidInput
 from core.model_store import Store, serving
 from core.risk import Thresholds, interval
 from core.settings import Settings
-from core.types import Author, FaqEntry, Intent, KnowledgeBase, KnowledgeBaseId, Utterance
+from core.types import (
+    Author,
+    FaqEntry,
+    Intent,
+    KnowledgeBase,
+    KnowledgeBaseId,
+    ModelKind,
+    Utterance,
+)
 from core.vectors import DatabaseVectors, digest
 from retrieval.encoders import Encoder, Vectors, adapter, load_encoder
 from retrieval.fusion import shipped_calibrator
