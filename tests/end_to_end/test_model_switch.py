@@ -52,7 +52,8 @@ class Shop:
         """Ask a question and return the models that answered."""
         name = f"switch-{len(self.asked)}"
         self.asked.append(name)
-        await self.stack.ask(QUESTION, name)
+        await self.stack.say(name, QUESTION)
+        await self.stack.settled()
         return (await self.trace(name))["models"]
 
     async def register(self, name: str, kind: ModelKind, **settings: object) -> None:
