@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from answering.fitting import IntentModel
 from answering.intents import IntentClassifier
 from answering.promoted import joined, read_encoder, read_head, read_thresholds, suits
+from core import calibration
 from core.db import faq, inboxes, intents, labels
 from core.db.connect import Database
 from core.db.labels import Label
 from core.db.models import ModelVersion
 from core.errors import ConfigurationError, Conflict, InvalidInput
 from core.model_store import Store, serving
-from core.risk import Thresholds, interval
+from core.risk import Labelled, Thresholds, interval
 from core.settings import Settings
 from core.types import (
     Author,
@@ -93,11 +94,14 @@ class _Case:
     confidence: float | None = None
     is_correct: bool | None = None
     history: tuple[Utterance, ...] = ()
+    signals: Mapping[str, float] | None = None
+    chosen: str = ""
 
     def values(self) -> list[object]:
         """Return what the evaluation's hash is made of."""
         return [self.base.name, self.text, self.intent, self.entry_id, self.locale,
-                self.confidence, self.is_correct, [u.text for u in self.history]]  # fmt: skip
+                self.confidence, self.is_correct, [u.text for u in self.history],
+                dict(self.signals or {}), self.chosen]  # fmt: skip
 
 
 async def measure(
@@ -133,7 +137,11 @@ async def measure(
     async with database.transaction() as conn:
         bases = [b for b in await inboxes.bases(conn) if base_id in (None, b.id)]
         known = [(b, await labels.load(conn, b.id, ["staff"])) for b in bases]
-    every = [_case(base, label) for base, found in known for label in found]
+    if version.kind is ModelKind.CALIBRATION:  # the signals stand in the turns' traces
+        judged = [(b, (await calibration.load(database, b.name)).usable) for b in bases]
+        every = [_judged(b, each) for b, found in judged for each in found if each.certifies]
+    else:
+        every = [_case(base, label) for base, found in known for label in found]
     usable = [case for case in every if _is_usable(version.kind, case)]
     source = f"{len(usable)} labels of staff"
     if len(usable) < ENOUGH_LABELS:
@@ -177,6 +185,14 @@ def _case(base: KnowledgeBase, label: Label) -> _Case:
         base, label.text, label.intent, label.entry_id, label.locale, label.confidence,
         label.is_correct,
         tuple(Utterance(Author(said["author"]), said["text"]) for said in label.history),
+    )  # fmt: skip
+
+
+def _judged(base: KnowledgeBase, label: Labelled) -> _Case:
+    """Return a label as thresholds see it."""
+    return _Case(
+        base, label.group, locale=label.language, confidence=label.signals["confidence"],
+        is_correct=label.is_right, signals=label.signals, chosen=label.entry,
     )  # fmt: skip
 
 
@@ -423,7 +439,8 @@ def _answers(thresholds: Thresholds | None, case: _Case) -> bool:
     assert case.confidence is not None
     if thresholds is None:
         return case.confidence >= shipped_calibrator().answer_from(case.base.tolerated_error)
-    confidence = thresholds.confidence({"confidence": case.confidence})
+    signals = case.signals or {"confidence": case.confidence}
+    confidence = thresholds.confidence(signals, case.locale, case.chosen)
     return confidence >= thresholds.answer_from(case.locale)
 
 
