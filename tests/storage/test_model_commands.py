@@ -31,10 +31,12 @@ def calibration(folder: Path, answer_from: float) -> str:
 def label(database_url: str, rows: list[tuple[float, bool]]) -> None:
     with psycopg.connect(database_url) as conn:
         conn.cursor().executemany(
-            """insert into label (knowledge_base_id, text, entry_id, confidence, is_correct, source)
-               select id, 'asked', 'returns', %s, %s, 'staff' from knowledge_base
+            """insert into label (knowledge_base_id, text, chosen_entry_id, entry_id, confidence,
+                                  is_correct, source)
+               select id, 'asked', 'returns', case when %(right)s then 'returns' end,
+                      %(confidence)s, %(right)s, 'staff' from knowledge_base
                 where name = 'default'""",
-            rows,
+            [{"confidence": confidence, "right": right} for confidence, right in rows],
         )
 
 
