@@ -380,4 +380,4 @@ def test_a_message_is_encoded_once_for_all_that_is_told_of_it(small: Pipeline):
     assert reply.insight.sentiment is not None
     assert reply.trace.signals["asks"] > 0.5
     assert reply.trace.signals["seeking"] > 0.5
-    assert set(reply.trace.milliseconds) >= {"encode", "understand"}
+    assert set(reply.trace.milliseconds) >= {"encode", "intents", "retrieve"}
