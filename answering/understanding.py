@@ -186,9 +186,8 @@ def about(
     """
     said = [(str(u.author), u.text) for u in utterances]
     weights = {a.entity: a.weight for a in talked_about(said, index.entities)}
-    known = index.entities.names
     for mention in state.entities:
-        if mention.entity in known:
+        if mention.entity in index.entities:
             stored = STORED_SHARE * mention.weight
             weights[mention.entity] = max(weights.get(mention.entity, 0.0), stored)
     ranked = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -151,6 +151,10 @@ class EntityIndex:
     def __len__(self) -> int:
         return len(self._names)
 
+    def __contains__(self, entity: str) -> bool:
+        """Tell whether an entry names this entity."""
+        return entity in self._names
+
     @property
     def names(self) -> frozenset[str]:
         """The entities, as entries name them."""
