@@ -115,7 +115,8 @@ async def test_a_label_of_a_turn_counts_with_the_signals_of_its_trace(spine: Spi
 
     told = {each.group: (each.signals["confidence"], each.is_right) for each in loaded.usable}
     assert told == {"a": (0.9, True), "b": (0.3, False)}
-    assert loaded.usable[0].signals["margin"] == pytest.approx(0.85, abs=0.01)
+    (answered_label,) = (each for each in loaded.usable if each.group == "a")
+    assert answered_label.signals["margin"] == pytest.approx(0.85, abs=0.01)
     assert loaded.encoder == "e5"
 
 
