@@ -114,6 +114,8 @@ class ModelKind(StrEnum):
     INTENTS = "intents"
     CALIBRATION = "calibration"
     REPLY_ADAPTER = "reply_adapter"
+    VERIFIER = "verifier"
+    RERANKER = "reranker"
 
 
 @dataclass(frozen=True)

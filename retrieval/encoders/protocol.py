@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 """Unit vectors, shape (texts, hidden)."""
+Scores = npt.NDArray[np.float32]
+"""Logits, shape (pairs, classes)."""
 
 
 class Encoder(Protocol):
@@ -28,4 +30,20 @@ class Encoder(Protocol):
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of what is searched, shape (texts, hidden)."""
+        ...
+
+
+class PairScorer(Protocol):
+    """Reads two texts together, where an encoder sees each alone: better, and dearer by a pair.
+
+    Plain blocking functions, called on one thread at a time.
+    """
+
+    name: str
+    """Of the base and the adapter, as the trace shows it."""
+    classes: tuple[str, ...]
+    """What the columns of the scores mean."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """Return the logits of each pair, shape (pairs, classes); long texts are cut."""
         ...
