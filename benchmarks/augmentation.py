@@ -60,7 +60,7 @@ def main() -> None:
     arguments = _arguments()
     examples = augmenting.read(arguments.data / "train.csv")
     encoder = load_encoder("multilingual-e5-small", arguments.models)
-    encode = _remembering(encoder.encode_queries)
+    encode = remembering(encoder.encode_queries)
     made: list[Row] = []
     others: list[dict[str, Any]] = []
     for shots in SHOTS:
@@ -171,7 +171,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _remembering(encode: Callable[[list[str]], Matrix]) -> Encode:
+def remembering(encode: Callable[[list[str]], Matrix]) -> Encode:
     """Return the encoder with a memory: the parts of a run share most of their texts."""
     known: dict[str, NDArray[np.float32]] = {}
 

@@ -31,6 +31,7 @@ COMMANDS = (
     "cli.commands.calibrate",
     "cli.commands.alerts",
     "cli.commands.texts",
+    "cli.commands.slack",
     "cli.commands.sample",
     "cli.commands.train",
     "cli.commands.eval",

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings
 
 from bots.channels import ChannelSettings
 from bots.slack import SlackSettings
+from bots.slack.manifest import manifest
 from bots.telegram import TelegramSettings
 from cli import main
 from cli.processes import gateway
@@ -346,10 +347,11 @@ def test_both_readmes_link_to_the_same_pages():
     assert english - {"README.zh-CN.md"} == chinese - {"README.md"}
 
 
-def test_the_slack_manifest_is_the_same_everywhere():
+def test_the_slack_manifest_is_the_same_everywhere_and_what_the_command_prints():
     manifests = {
         page.name: block for page, block in code("yaml") if block.startswith("display_information")
     }
 
     assert set(manifests) == {"README.md", "README.zh-CN.md", "connect-slack.md"}
     assert len(set(manifests.values())) == 1
+    assert yaml.safe_load(manifests["README.md"]) == manifest("https://HOST")
