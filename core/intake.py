@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from core import handoff, telemetry
+from core.db import changes, deliveries, inboxes, messages
 from core.db import feedback as feedback_rows
-from core.db import inboxes, messages
 from core.db.connect import Connection, Database
 from core.db.messages import StoredMessage
 from core.errors import InvalidInput, Unavailable
@@ -19,7 +19,11 @@ from core.types import (
     Holder,
     Inbox,
     Incoming,
+    IncomingChange,
+    IncomingDeletion,
+    IncomingEdit,
     IncomingFeedback,
+    IncomingMove,
     MessageKind,
     Outcome,
     Receipt,
@@ -201,6 +205,41 @@ class Intake:
             telemetry.FEEDBACK.labels(feedback.verdict).inc()
         return Receipt(Outcome.STORED if fresh else Outcome.DUPLICATE, rated)
 
+    async def change(self, change: IncomingChange) -> Receipt:
+        """Follow an edit, a deletion or a chat's new id; what was answered stays as it was.
+
+        A reply under way to the earlier words is thrown away when it is committed, and made anew.
+        """
+        async with self._database.transaction() as conn:
+            changed = await self._changed(conn, change)
+        if changed is None:
+            self.ignored("a change of what is not waiting for an answer")
+            return Receipt(Outcome.IGNORED)
+        log.info(
+            "Message changed",
+            extra={
+                "action": "message_changed",
+                "change": type(change).__name__,
+                "inbox": self.inbox.name,
+                "message_id": changed.id,
+                "turn_id": changed.turn_id,
+            },
+        )
+        return Receipt(Outcome.STORED, changed.id, changed.conversation_id, changed.turn_id)
+
+    async def _changed(self, conn: Connection, change: IncomingChange) -> StoredMessage | None:
+        match change:
+            case IncomingEdit(chat, message_id, text):
+                text = clean_text(text)
+                if not text.strip():
+                    return None
+                return await changes.replace_text(conn, self.inbox.id, chat, message_id, text)
+            case IncomingDeletion(chat, message_id):
+                return await changes.take_back(conn, self.inbox.id, chat, message_id)
+            case IncomingMove(chat, moved_to):
+                await deliveries.move_chat(conn, self.inbox.id, chat, moved_to)
+                return None
+
     def ignored(self, reason: str) -> None:
         """Count an event that is not for us."""
         self._count(Outcome.IGNORED)
@@ -235,6 +274,10 @@ class ClosedReceiver:
 
     async def give_feedback(self, feedback: IncomingFeedback) -> Receipt:
         """Refuse a verdict."""
+        raise Unavailable(f"{self._channel} is not set up here.")
+
+    async def change(self, change: IncomingChange) -> Receipt:
+        """Refuse a change."""
         raise Unavailable(f"{self._channel} is not set up here.")
 
     def ignored(self, reason: str) -> None:

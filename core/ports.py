@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from core.types import (
     ConversationId,
     Delivery,
     Incoming,
+    IncomingChange,
     IncomingFeedback,
     Limits,
     Question,
@@ -52,6 +53,10 @@ class Receiver(Protocol):
 
     async def give_feedback(self, feedback: IncomingFeedback) -> Receipt:
         """Store a verdict on a reply, once per event."""
+        ...
+
+    async def change(self, change: IncomingChange) -> Receipt:
+        """Follow what happens to what was said; ignored where it was answered already."""
         ...
 
     def ignored(self, reason: str) -> None:
@@ -121,11 +126,26 @@ class PolledChannel(Protocol):
         ...
 
 
+Show = Callable[[str], Awaitable[None]]
+"""Shows the customer one checked sentence of a reply that is still being written.
+
+Raises:
+    LostClaim: Nobody wants the reply any more; whoever writes it lets this pass.
+"""
+
+
 class Answerer(Protocol):
     """From a turn to a grounded reply."""
 
-    async def answer(self, question: Question) -> Reply:
-        """Return what to say; raises only when a reply cannot be made at all."""
+    async def answer(self, question: Question, show: Show | None = None) -> Reply:
+        """Return what to say; raises only when a reply cannot be made at all.
+
+        Args:
+            question: What the customer said. The reply begins with `question.shown`, or it is put
+                below it.
+            show: Takes the reply's sentences while it is written, in order and each for good; None
+                where the channel cannot show them.
+        """
         ...
 
 

@@ -73,6 +73,8 @@ class MessageKind(StrEnum):
     """A voice note or a picture without words."""
     PERSON = "person"
     """The button that asks for a person."""
+    DELETED = "deleted"
+    """Taken back by its writer before it was answered; its words are gone."""
 
 
 class DeliveryState(StrEnum):
@@ -92,10 +94,16 @@ class TurnState(StrEnum):
     """The life of a turn: what a customer said until it was answered, or why it was not."""
 
     OPEN = "open"
+    SHOWING = "showing"
+    """Sentences of its reply are out: it takes in no more messages, and the next opens another."""
     ANSWERED = "answered"
     SILENT = "silent"
     """Closed without words: a person has the conversation, or one was already promised."""
     FAILED = "failed"
+
+
+ALIVE = (TurnState.OPEN, TurnState.SHOWING)
+"""A turn in one of these is still to be answered."""
 
 
 class Outcome(StrEnum):
@@ -183,6 +191,35 @@ class IncomingFeedback:
     verdict: Verdict
     external_id: str | None = None
     message_id: MessageId | None = None
+
+
+@dataclass(frozen=True)
+class IncomingEdit:
+    """A customer's message as it stands after its writer changed it."""
+
+    chat: str
+    message_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class IncomingDeletion:
+    """A customer took a message back."""
+
+    chat: str
+    message_id: str
+
+
+@dataclass(frozen=True)
+class IncomingMove:
+    """The platform gave a chat a new id."""
+
+    chat: str
+    moved_to: str
+
+
+IncomingChange = IncomingEdit | IncomingDeletion | IncomingMove
+"""What happens to what was said before."""
 
 
 @dataclass(frozen=True)
@@ -369,6 +406,7 @@ class Question:
         seconds_left: Until the turn's deadline.
         waiting: How many turns wait for an answer in all; a long queue asks for quick answers.
         dialogue: What was being talked about, as `core.dialogue` wrote it after the last turn.
+        shown: Sentences that an attempt before this one showed the customer already.
     """
 
     knowledge_base: KnowledgeBase
@@ -381,6 +419,7 @@ class Question:
     seconds_left: float = 30.0
     waiting: int = 0
     dialogue: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -399,6 +438,7 @@ class Turn:
     trace_id: str
     deadline_at: datetime
     seconds_left: float
+    channel: str
 
 
 @dataclass(frozen=True)

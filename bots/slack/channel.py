@@ -32,7 +32,15 @@ from core.errors import (
 )
 from core.ports import Receiver
 from core.retrying import backoff
-from core.types import Delivery, Incoming, IncomingFeedback, Limits
+from core.types import (
+    Delivery,
+    Incoming,
+    IncomingDeletion,
+    IncomingEdit,
+    IncomingFeedback,
+    IncomingMove,
+    Limits,
+)
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +238,8 @@ class Slack:
                     if incoming is not None:
                         await receiver.receive(incoming)
                     return _only_for_them(ANSWERS_DIRECTLY)
+                case IncomingEdit() | IncomingDeletion() | IncomingMove():
+                    await receiver.change(parsed)
                 case Ignored(reason):
                     receiver.ignored(reason)
         except InvalidInput as error:  # the same event again would not be better

@@ -12,6 +12,9 @@ from uuid import UUID
 from core.types import (
     TEXT_LIMIT_CHARACTERS,
     Incoming,
+    IncomingChange,
+    IncomingDeletion,
+    IncomingEdit,
     IncomingFeedback,
     MessageId,
     MessageKind,
@@ -52,7 +55,7 @@ class Command:
     """None: it carried no words."""
 
 
-Parsed = Incoming | IncomingFeedback | Command | Ignored
+Parsed = Incoming | IncomingFeedback | IncomingChange | Command | Ignored
 
 
 def parse(body: Payload, identity: Identity) -> Parsed:
@@ -75,18 +78,43 @@ def parse(body: Payload, identity: Identity) -> Parsed:
 # --- events ------------------------------------------------------------------------------------
 
 
-def _parse_event(body: Payload, identity: Identity) -> Incoming | Ignored:
+def _parse_event(body: Payload, identity: Identity) -> Incoming | IncomingChange | Ignored:
     event = _mapping(body, "event")
     kind = _word(event, "type")
     if kind not in ("message", "app_mention"):
         return Ignored(f"an event of type {kind or 'unknown'}")
     subtype = _word(event, "subtype")
+    ours = _our_users(body, identity)
+    if subtype == "message_changed":
+        return _changed(event, ours, identity)
+    if subtype == "message_deleted":
+        return _deletion(event, _id(event, "deleted_ts"))
     if subtype not in SPOKEN:
         return Ignored(f"a message of subtype {subtype}")
-    ours = _our_users(body, identity)
     if _is_from_bot(event, ours, identity):
         return Ignored("a bot's message")
     return _read_message(body, event, ours)
+
+
+def _changed(
+    event: Payload, ours: set[str], identity: Identity
+) -> IncomingEdit | IncomingDeletion | Ignored:
+    """Read a hidden notice that a message is another now; link previews cause it as well."""
+    message, before = _mapping(event, "message"), _mapping(event, "previous_message")
+    if _word(message, "subtype") == "tombstone":  # deleted, with replies that stay
+        return _deletion(event, _id(message, "ts"))
+    if _is_from_bot(message, ours, identity):
+        return Ignored("a bot's message that changed")
+    text = plain_text(_text(message, "text"), ours)
+    chat, ts = _id(event, "channel"), _id(message, "ts")
+    if not (chat and ts) or text == plain_text(_text(before, "text"), ours):
+        return Ignored("a message whose words did not change")
+    return IncomingEdit(chat, ts, text)
+
+
+def _deletion(event: Payload, ts: str) -> IncomingDeletion | Ignored:
+    chat = _id(event, "channel")
+    return IncomingDeletion(chat, ts) if chat and ts else Ignored("a deletion of nothing")
 
 
 def _our_users(body: Payload, identity: Identity) -> set[str]:

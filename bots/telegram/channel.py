@@ -15,14 +15,22 @@ from telegram.constants import ChatAction
 from telegram.error import TelegramError
 
 from bots.telegram import sending, wire
-from bots.telegram.parsing import Edited, Identity, Ignored, is_private, parse
+from bots.telegram.parsing import Identity, Ignored, Parsed, is_private, parse
 from bots.telegram.polling import Patience, keep_webhook, poll_updates
 from bots.telegram.sending import NO_PREVIEW, Post
 from bots.telegram.settings import TelegramSettings
 from bots.telegram.webhook import webhook_routes
 from core.errors import InvalidInput, PermanentError, Unavailable, UncertainError
 from core.ports import Receiver
-from core.types import Delivery, Incoming, IncomingFeedback, Limits
+from core.types import (
+    Delivery,
+    Incoming,
+    IncomingDeletion,
+    IncomingEdit,
+    IncomingFeedback,
+    IncomingMove,
+    Limits,
+)
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +105,8 @@ class Telegram:
                     await receiver.receive(parsed)
                 case IncomingFeedback():
                     await receiver.give_feedback(parsed)
-                case Edited():
-                    receiver.ignored("an edited message")
+                case IncomingEdit() | IncomingDeletion() | IncomingMove():
+                    await receiver.change(parsed)
                 case Ignored(reason):
                     receiver.ignored(reason)
                 case None:
@@ -109,7 +117,7 @@ class Telegram:
             sign = "✓" if isinstance(parsed, IncomingFeedback) else None
             self._in_background(self._end_press(update.callback_query.id, sign))
 
-    async def _parse(self, update: Update) -> Incoming | IncomingFeedback | Edited | Ignored | None:
+    async def _parse(self, update: Update) -> Parsed | None:
         me = self._me or (UNKNOWN if is_private(update) else await self._learn())
         try:
             return parse(update, me)

@@ -10,7 +10,17 @@ from uuid import UUID
 from telegram import CallbackQuery, Chat, Message, MessageEntity, Update, User
 from telegram.constants import ChatType
 
-from core.types import Incoming, IncomingFeedback, MessageId, MessageKind, Sender, Verdict
+from core.types import (
+    Incoming,
+    IncomingChange,
+    IncomingEdit,
+    IncomingFeedback,
+    IncomingMove,
+    MessageId,
+    MessageKind,
+    Sender,
+    Verdict,
+)
 
 WITHOUT_WORDS = (
     "voice",
@@ -58,14 +68,7 @@ class Ignored:
     reason: str
 
 
-@dataclass(frozen=True)
-class Edited:
-    """A message as it stands after its writer changed it; it has the first version's id."""
-
-    message: Incoming
-
-
-Parsed = Incoming | IncomingFeedback | Edited | Ignored
+Parsed = Incoming | IncomingFeedback | IncomingChange | Ignored
 
 
 def parse(update: Update, me: Identity) -> Parsed:
@@ -73,8 +76,10 @@ def parse(update: Update, me: Identity) -> Parsed:
     if update.callback_query is not None:
         return _press(update.callback_query)
     if update.edited_message is not None:
-        edited = _said(update, update.edited_message, me)
-        return Edited(edited) if isinstance(edited, Incoming) else edited
+        return _edited(update, update.edited_message, me)
+    if update.message is not None and update.message.migrate_to_chat_id:
+        moved_to = str(update.message.migrate_to_chat_id)
+        return IncomingMove(str(update.message.chat.id), moved_to)
     if update.message is not None:
         return _said(update, update.message, me)
     return Ignored("an update of a kind that is not used")
@@ -189,6 +194,16 @@ def _said(update: Update, message: Message, me: Identity) -> Incoming | Ignored:
     return replace(incoming, text=words.without(_mentions(words, me)))
 
 
+def _edited(update: Update, message: Message, me: Identity) -> IncomingEdit | Ignored:
+    """An edit has the first version's id; Telegram also tells of changes that nobody sees."""
+    said = _said(update, message, me)
+    if isinstance(said, Ignored):
+        return said
+    if said.kind is not MessageKind.TEXT:
+        return Ignored("an edit without words")
+    return IncomingEdit(said.chat, said.message_id, said.text)
+
+
 def _not_for_us(
     message: Message, words: _Words | None, command: _Command | None, me: Identity
 ) -> str | None:
@@ -199,7 +214,7 @@ def _not_for_us(
     if message.is_automatic_forward or message.chat.type == ChatType.CHANNEL:
         return "a post of a channel"
     if message.migrate_to_chat_id or message.migrate_from_chat_id:
-        return "a group became a supergroup"  # sending learns the new id and moves the chat
+        return "a group became a supergroup"  # the old group's own message names both ids
     if words is None and not any(getattr(message, kind) for kind in WITHOUT_WORDS):
         return "a service message"
     if command is not None and command.bot and not me.is_named(command.bot):

@@ -620,6 +620,31 @@ class SlackEmulator:
             inner = {**inner, "type": "app_mention"}
         return self.envelope(inner)
 
+    def edited(self, event: Event, text: str) -> Event:
+        """Return the hidden notice that a person changed what they wrote."""
+        before = event.payload["event"]
+        after = {**before, "text": text, "edited": {"user": before["user"], "ts": self.next_ts()}}
+        return self.envelope(
+            {
+                "type": "message", "subtype": "message_changed", "hidden": True,
+                "channel": before["channel"], "ts": self.next_ts(),
+                "channel_type": before.get("channel_type"),
+                "message": {"type": "message", **after}, "previous_message": dict(before),
+            }
+        )  # fmt: skip
+
+    def deleted(self, event: Event) -> Event:
+        """Return the hidden notice that a person took back what they wrote."""
+        before = event.payload["event"]
+        return self.envelope(
+            {
+                "type": "message", "subtype": "message_deleted", "hidden": True,
+                "channel": before["channel"], "ts": self.next_ts(),
+                "channel_type": before.get("channel_type"),
+                "deleted_ts": before["ts"], "previous_message": dict(before),
+            }
+        )  # fmt: skip
+
     def own_post_event(self, post: Post) -> Event:
         """Return the event by which a post of the bot comes back to it."""
         event = {**_message(post, True), "channel": post.channel, "channel_type": "channel"}

@@ -27,6 +27,9 @@ from core.types import (
     DeliveryId,
     InboxId,
     Incoming,
+    IncomingChange,
+    IncomingDeletion,
+    IncomingEdit,
     IncomingFeedback,
     MessageId,
     Outcome,
@@ -43,6 +46,7 @@ class Notes:
 
     stored: list[Incoming] = field(default_factory=list[Incoming])
     feedback: list[IncomingFeedback] = field(default_factory=list[IncomingFeedback])
+    changes: list[IncomingChange] = field(default_factory=list[IncomingChange])
     ignored_for: list[str] = field(default_factory=list[str])
     rejected_for: list[str] = field(default_factory=list[str])
     troubles: list[str | None] = field(default_factory=list[str | None])
@@ -61,6 +65,10 @@ class Notes:
                 return Receipt(Outcome.DUPLICATE)
         self.stored.append(incoming)
         await self._tell()
+        return Receipt(Outcome.STORED)
+
+    async def change(self, change: IncomingChange) -> Receipt:
+        self.changes.append(change)
         return Receipt(Outcome.STORED)
 
     async def give_feedback(self, feedback: IncomingFeedback) -> Receipt:
@@ -194,6 +202,23 @@ async def test_a_mention_that_arrives_as_two_events_is_stored_once(
 
     assert [(said.text, said.addressed, said.thread) for said in notes.stored] == [
         ("Where is my parcel?", True, mention.ts)
+    ]
+
+
+async def test_edits_and_deletions_are_passed_on(
+    slack: SlackEmulator, gateway: httpx.AsyncClient, notes: Notes
+) -> None:
+    said = slack.direct("Where is my pracel?")
+    events = [said, slack.edited(said, "Where is my parcel?"), slack.deleted(said)]
+
+    for event in events:
+        response = await gateway.post("/slack/events", **slack.signed(event))
+        assert response.status_code == 200
+
+    chat = notes.stored[0].chat
+    assert notes.changes == [
+        IncomingEdit(chat, said.ts, "Where is my parcel?"),
+        IncomingDeletion(chat, said.ts),
     ]
 
 

@@ -31,6 +31,8 @@ from core.types import (
     DeliveryId,
     InboxId,
     Incoming,
+    IncomingChange,
+    IncomingEdit,
     IncomingFeedback,
     MessageId,
     MessageKind,
@@ -51,6 +53,7 @@ class Inbox:
     def __init__(self) -> None:
         self.said: list[Incoming] = []
         self.feedback: list[IncomingFeedback] = []
+        self.changes: list[IncomingChange] = []
         self.reasons: list[str] = []
         self.refusals: list[str] = []
         self.troubles: list[str | None] = []
@@ -80,6 +83,11 @@ class Inbox:
             self.said.append(incoming)
         await self._notify()
         return Receipt(Outcome.DUPLICATE if known else Outcome.STORED)
+
+    async def change(self, change: IncomingChange) -> Receipt:
+        self.changes.append(change)
+        await self._notify()
+        return Receipt(Outcome.STORED)
 
     async def give_feedback(self, feedback: IncomingFeedback) -> Receipt:
         self.feedback.append(feedback)
@@ -281,16 +289,26 @@ async def test_an_update_that_nobody_can_read_is_passed_over(telegram, channel, 
     assert [incoming.text for incoming in inbox.said] == ["hello"]
 
 
-async def test_unknown_and_edited_updates_are_ignored_and_counted(telegram, channel, inbox):
+async def test_an_edited_message_is_passed_on_with_the_id_of_the_first(telegram, channel, inbox):
     update = await telegram.say("Where is my parcel?")
     await telegram.edit(update, "Where is my order?")
+
+    async with polling(channel, inbox):
+        await telegram.confirmed()
+
+    (said,) = inbox.said
+    assert inbox.changes == [IncomingEdit(said.chat, said.message_id, "Where is my order?")]
+
+
+async def test_unknown_updates_are_ignored_and_counted(telegram, channel, inbox):
+    await telegram.say("Where is my parcel?")
     await telegram.update(a_thing_of_tomorrow={"x": 1})
 
     async with polling(channel, inbox):
         await telegram.confirmed()
 
     assert len(inbox.said) == 1
-    assert inbox.reasons == ["an edited message", "an update of a kind that is not used"]
+    assert inbox.reasons == ["an update of a kind that is not used"]
 
 
 async def test_only_what_is_addressed_to_the_bot_in_a_group_is_taken_in(telegram, channel, inbox):

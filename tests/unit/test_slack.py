@@ -20,6 +20,8 @@ from core.types import (
     DeliveryId,
     InboxId,
     Incoming,
+    IncomingDeletion,
+    IncomingEdit,
     IncomingFeedback,
     MessageId,
     MessageKind,
@@ -131,6 +133,38 @@ def test_bots_and_slacks_own_notices_are_ignored(
     payload["event"].update(more)
 
     assert isinstance(parse(payload, KNOWN), Ignored)
+
+
+def test_an_edited_message_has_the_first_ones_ts_and_its_new_words(slack: SlackEmulator) -> None:
+    said = slack.mention("where is my pracel?")
+
+    parsed = parse(slack.edited(said, f"<@{BOT_USER}> where is my parcel?").payload, KNOWN)
+
+    assert parsed == IncomingEdit("C0001", said.ts, "where is my parcel?")
+
+
+def test_a_link_preview_changes_no_words(slack: SlackEmulator) -> None:
+    said = slack.direct("see https://example.com")
+    event = slack.edited(said, "see https://example.com")
+    event.payload["event"]["message"]["attachments"] = [{"title": "Example"}]
+
+    assert isinstance(parse(event.payload, KNOWN), Ignored)
+
+
+def test_our_own_post_that_changes_is_ignored(slack: SlackEmulator) -> None:
+    said = slack.direct("hello", bot_id="B0OTHER")
+
+    assert isinstance(parse(slack.edited(said, "hello again").payload, KNOWN), Ignored)
+
+
+def test_a_message_that_is_taken_back_is_named_by_its_ts(slack: SlackEmulator) -> None:
+    said = slack.direct("where is my parcel?")
+    gone = slack.edited(said, "This message was deleted.")
+    gone.payload["event"]["message"]["subtype"] = "tombstone"
+
+    expected = IncomingDeletion(said.payload["event"]["channel"], said.ts)
+    assert parse(slack.deleted(said).payload, KNOWN) == expected
+    assert parse(gone.payload, KNOWN) == expected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from telegram import Update
 from telegram.error import BadRequest, ChatMigrated, Forbidden, InvalidToken, NetworkError
 
 from bots.telegram import TelegramSettings, sending, wire
-from bots.telegram.parsing import Edited, Identity, Ignored, parse
+from bots.telegram.parsing import Identity, Ignored, parse
 from core.errors import (
     ConfigurationError,
     PermanentError,
@@ -26,7 +26,9 @@ from core.types import (
     DeliveryId,
     InboxId,
     Incoming,
+    IncomingEdit,
     IncomingFeedback,
+    IncomingMove,
     MessageId,
     MessageKind,
     Sender,
@@ -226,7 +228,6 @@ def test_an_album_without_words_counts_once():
         {"new_chat_members": [ADA]},
         {"pinned_message": message("x")},
         {"group_chat_created": True},
-        {"migrate_to_chat_id": -1001},
         {"migrate_from_chat_id": -5},
     ],
 )
@@ -265,8 +266,16 @@ def test_a_post_that_a_channel_forwards_into_its_group_is_ignored():
 def test_an_edited_message_keeps_the_id_of_what_it_changes():
     parsed = read("edited_message", **message("Where is my order?", edit_date=1_700_000_009))
 
-    assert isinstance(parsed, Edited)
-    assert (parsed.message.message_id, parsed.message.text) == ("7", "Where is my order?")
+    assert isinstance(parsed, IncomingEdit)
+    assert (parsed.message_id, parsed.text) == ("7", "Where is my order?")
+
+
+def test_a_group_that_became_a_supergroup_is_followed_by_the_old_groups_notice():
+    notice = message("", chat=GROUP) | {"migrate_to_chat_id": -1009}
+
+    parsed = read("message", **{k: v for k, v in notice.items() if k != "text"})
+
+    assert parsed == IncomingMove("-100", "-1009")
 
 
 def test_an_update_of_an_unknown_kind_is_ignored():
