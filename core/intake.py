@@ -253,6 +253,15 @@ class Intake:
             extra={"action": "request_refused", "inbox": self.inbox.name, "reason": reason},
         )
 
+    async def shut(self, trouble: str) -> None:
+        """Take the inbox out of service: what is to be sent is held until it is connected again."""
+        async with self._database.transaction() as conn:
+            await inboxes.switch_off(conn, self.inbox.id, trouble)
+        log.error(
+            "Inbox out of service",
+            extra={"action": "inbox_shut", "inbox": self.inbox.name, "reason": trouble},
+        )
+
     async def report_trouble(self, trouble: str | None) -> None:
         """Show staff and /readyz what is wrong with this inbox, or that it is well again."""
         async with self._database.transaction() as conn:
@@ -287,6 +296,9 @@ class ClosedReceiver:
     def rejected(self, reason: str) -> None:
         """Count a refused request."""
         telemetry.MESSAGES.labels(self._channel, Outcome.REJECTED).inc()
+
+    async def shut(self, trouble: str) -> None:
+        """Nothing to shut: there is no inbox."""
 
     async def report_trouble(self, trouble: str | None) -> None:
         """Nothing to report: there is no inbox."""

@@ -67,6 +67,10 @@ class Receiver(Protocol):
         """Count and log a request that was refused (never its content or signature)."""
         ...
 
+    async def shut(self, trouble: str) -> None:
+        """Take the inbox out of service: what is to be sent is held until it is connected again."""
+        ...
+
     async def report_trouble(self, trouble: str | None) -> None:
         """Show staff and /readyz what is wrong with this inbox, or that it is well again."""
         ...

@@ -19,7 +19,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack import sending, wire
-from bots.slack.parsing import Command, Identity, Ignored, parse
+from bots.slack.parsing import Command, Identity, Ignored, Uninstalled, parse
 from bots.slack.routes import slack_routes
 from bots.slack.settings import SlackSettings
 from bots.slack.socket_mode import SocketMode
@@ -240,6 +240,8 @@ class Slack:
                     return _only_for_them(ANSWERS_DIRECTLY)
                 case IncomingEdit() | IncomingDeletion() | IncomingMove():
                     await receiver.change(parsed)
+                case Uninstalled(trouble):
+                    await receiver.shut(trouble)
                 case Ignored(reason):
                     receiver.ignored(reason)
         except InvalidInput as error:  # the same event again would not be better

@@ -16,9 +16,19 @@ SCOPES = (
     "groups:history",
     "im:history",
     "mpim:history",
+    "reactions:read",
 )
-"""Reading what is said to the bot, replying, showing that it is at work, and `/deskhand`."""
-EVENTS = ("app_mention", "message.channels", "message.groups", "message.im", "message.mpim")
+"""What is said to the bot, replies and what is thought of them, the status, and `/deskhand`."""
+EVENTS = (
+    "app_mention",
+    "app_uninstalled",
+    "message.channels",
+    "message.groups",
+    "message.im",
+    "message.mpim",
+    "reaction_added",
+    "tokens_revoked",
+)
 
 
 def manifest(url: str | None, name: str = "Deskhand") -> dict[str, Any]:

@@ -26,6 +26,10 @@ SUGGESTION = "deskhand_suggestion"
 FEEDBACK = "deskhand_feedback"
 """How the `action_id`s of our buttons begin."""
 
+THUMBS = {
+    "+1": Verdict.UP, "thumbsup": Verdict.UP, "-1": Verdict.DOWN, "thumbsdown": Verdict.DOWN,
+}  # fmt: skip
+
 Payload = Mapping[str, Any]
 
 SPOKEN = {"", "file_share", "thread_broadcast"}
@@ -55,7 +59,14 @@ class Command:
     """None: it carried no words."""
 
 
-Parsed = Incoming | IncomingFeedback | IncomingChange | Command | Ignored
+@dataclass(frozen=True)
+class Uninstalled:
+    """The workspace took our access away, and how."""
+
+    trouble: str
+
+
+Parsed = Incoming | IncomingFeedback | IncomingChange | Command | Uninstalled | Ignored
 
 
 def parse(body: Payload, identity: Identity) -> Parsed:
@@ -78,11 +89,24 @@ def parse(body: Payload, identity: Identity) -> Parsed:
 # --- events ------------------------------------------------------------------------------------
 
 
-def _parse_event(body: Payload, identity: Identity) -> Incoming | IncomingChange | Ignored:
+def _parse_event(body: Payload, identity: Identity) -> Parsed:
     event = _mapping(body, "event")
-    kind = _word(event, "type")
-    if kind not in ("message", "app_mention"):
-        return Ignored(f"an event of type {kind or 'unknown'}")
+    match kind := _word(event, "type"):
+        case "message" | "app_mention":
+            return _parse_message(body, event, identity)
+        case "reaction_added":
+            return _reacted(body, event)
+        case "app_uninstalled":
+            return Uninstalled("The app was removed from the Slack workspace; install it again.")
+        case "tokens_revoked" if _mapping(event, "tokens").get("bot"):
+            return Uninstalled("The Slack bot token was revoked; install the app again.")
+        case _:
+            return Ignored(f"an event of type {kind or 'unknown'}")
+
+
+def _parse_message(
+    body: Payload, event: Payload, identity: Identity
+) -> Incoming | IncomingChange | Ignored:
     subtype = _word(event, "subtype")
     ours = _our_users(body, identity)
     if subtype == "message_changed":
@@ -115,6 +139,17 @@ def _changed(
 def _deletion(event: Payload, ts: str) -> IncomingDeletion | Ignored:
     chat = _id(event, "channel")
     return IncomingDeletion(chat, ts) if chat and ts else Ignored("a deletion of nothing")
+
+
+def _reacted(body: Payload, event: Payload) -> IncomingFeedback | Ignored:
+    """Read a thumb under a post; whether it is one of ours is known where posts are kept."""
+    item = _mapping(event, "item")
+    verdict = THUMBS.get(_word(event, "reaction").partition("::")[0])  # `+1::skin-tone-3`
+    chat, ts, user = _id(item, "channel"), _id(item, "ts"), _id(event, "user")
+    if verdict is None or not (chat and ts and user):
+        return Ignored("a reaction that is no verdict")
+    event_id = _id(body, "event_id") or f"reaction:{chat}:{ts}:{user}:{verdict}"
+    return IncomingFeedback(event_id, chat, Sender(user), verdict, external_id=ts)
 
 
 def _our_users(body: Payload, identity: Identity) -> set[str]:

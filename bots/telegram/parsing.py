@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from telegram import CallbackQuery, Chat, Message, MessageEntity, Update, User
+from telegram import (
+    CallbackQuery,
+    Chat,
+    Message,
+    MessageEntity,
+    MessageReactionUpdated,
+    ReactionTypeEmoji,
+    Update,
+    User,
+)
 from telegram.constants import ChatType
 
 from core.types import (
@@ -41,6 +50,8 @@ WITHOUT_WORDS = (
 """What a person may send instead of words; everything else without text is a service message."""
 
 DEEP_LINK_PAYLOAD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+THUMBS = {"👍": Verdict.UP, "👎": Verdict.DOWN}
 
 SUGGESTION = "q"
 """Callback data `q:<n>`: the button's own label is the question."""
@@ -77,6 +88,8 @@ def parse(update: Update, me: Identity) -> Parsed:
         return _press(update.callback_query)
     if update.edited_message is not None:
         return _edited(update, update.edited_message, me)
+    if update.message_reaction is not None:
+        return _reacted(update, update.message_reaction)
     if update.message is not None and update.message.migrate_to_chat_id:
         moved_to = str(update.message.migrate_to_chat_id)
         return IncomingMove(str(update.message.chat.id), moved_to)
@@ -283,6 +296,26 @@ def _of_user(user: User) -> Sender:
 
 
 # --- buttons ---------------------------------------------------------------------------------
+
+
+def _reacted(update: Update, reaction: MessageReactionUpdated) -> IncomingFeedback | Ignored:
+    """Read a thumb that is new under a message; whether that is ours is known where posts are."""
+    before = _thumbs(reaction.old_reaction)
+    verdicts = [verdict for verdict in _thumbs(reaction.new_reaction) if verdict not in before]
+    if reaction.user is None or reaction.user.is_bot or not verdicts:
+        return Ignored("a reaction that is no verdict")
+    return IncomingFeedback(
+        event_id=f"reaction:{update.update_id}",
+        chat=str(reaction.chat.id),
+        sender=_of_user(reaction.user),
+        verdict=verdicts[0],
+        external_id=str(reaction.message_id),
+    )
+
+
+def _thumbs(reactions: Sequence[object]) -> list[Verdict]:
+    emoji = [r.emoji for r in reactions if isinstance(r, ReactionTypeEmoji)]
+    return [THUMBS[each] for each in emoji if each in THUMBS]
 
 
 def _press(query: CallbackQuery) -> Incoming | IncomingFeedback | Ignored:

@@ -25,7 +25,12 @@ from core.retrying import backoff
 
 log = logging.getLogger(__name__)
 
-ALLOWED_UPDATES = [UpdateType.MESSAGE, UpdateType.EDITED_MESSAGE, UpdateType.CALLBACK_QUERY]
+ALLOWED_UPDATES = [
+    UpdateType.MESSAGE,
+    UpdateType.EDITED_MESSAGE,
+    UpdateType.CALLBACK_QUERY,
+    UpdateType.MESSAGE_REACTION,  # in groups only where the bot is an administrator
+]
 FAILURES_OF_NOTE = 3
 """A single dropped poll is no news."""
 

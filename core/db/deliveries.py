@@ -37,6 +37,7 @@ CLAIM_NEXT: LiteralString = (
           from delivery d join conversation c on c.id = d.conversation_id
          where d.inbox_id = %(inbox_id)s and d.state = 'pending' and d.due_at <= now()
            and (d.author = 'agent' or d.epoch = c.epoch)
+           and exists (select from inbox i where i.id = d.inbox_id and i.active)
            and not exists (
                 select from delivery earlier
                  where earlier.conversation_id = d.conversation_id

@@ -351,6 +351,20 @@ class TelegramEmulator:
         changed = update["message"] | {"text": text, "edit_date": int(time.time())}
         return await self.update(edited_message=changed | {"entities": self.entities(text)})
 
+    async def react(
+        self, sent: Sent, emoji: str, *, before: str | None = None, sender: int = 42
+    ) -> Json:
+        """Let somebody put a reaction on one of the bot's messages."""
+        reaction = {
+            "chat": sent.message["chat"],
+            "message_id": sent.message["message_id"],
+            "date": int(time.time()),
+            "user": {"id": sender, "is_bot": False, "first_name": "Ada"},
+            "old_reaction": [{"type": "emoji", "emoji": before}] if before else [],
+            "new_reaction": [{"type": "emoji", "emoji": emoji}],
+        }
+        return await self.update(message_reaction=reaction)
+
     async def press(self, sent: Sent, button: str, *, sender: int = 42, name: str = "Ada") -> Json:
         """Let somebody press a button under one of the bot's messages."""
         query = {

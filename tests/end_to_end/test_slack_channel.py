@@ -49,6 +49,7 @@ class Notes:
     changes: list[IncomingChange] = field(default_factory=list[IncomingChange])
     ignored_for: list[str] = field(default_factory=list[str])
     rejected_for: list[str] = field(default_factory=list[str])
+    shut_for: list[str] = field(default_factory=list[str])
     troubles: list[str | None] = field(default_factory=list[str | None])
     away: int = 0
     """How many more times the database is away."""
@@ -82,6 +83,9 @@ class Notes:
 
     def rejected(self, reason: str) -> None:
         self.rejected_for.append(reason)
+
+    async def shut(self, trouble: str) -> None:
+        self.shut_for.append(trouble)
 
     async def report_trouble(self, trouble: str | None) -> None:
         self.troubles.append(trouble)
@@ -222,6 +226,44 @@ async def test_edits_and_deletions_are_passed_on(
     ]
 
 
+@pytest.mark.parametrize(
+    "event",
+    [{"type": "app_uninstalled"}, {"type": "tokens_revoked", "tokens": {"bot": ["U0BOT"]}}],
+)
+async def test_an_app_that_was_removed_shuts_its_inbox(
+    slack: SlackEmulator, gateway: httpx.AsyncClient, notes: Notes, event: dict[str, Any]
+) -> None:
+    response = await gateway.post("/slack/events", **slack.signed(slack.envelope(event)))
+
+    assert response.status_code == 200
+    assert len(notes.shut_for) == 1
+    assert "install" in notes.shut_for[0]
+
+
+async def test_a_persons_own_token_that_is_revoked_shuts_nothing(
+    slack: SlackEmulator, gateway: httpx.AsyncClient, notes: Notes
+) -> None:
+    event = {"type": "tokens_revoked", "tokens": {"oauth": ["U0001"]}}
+
+    await gateway.post("/slack/events", **slack.signed(slack.envelope(event)))
+
+    assert notes.shut_for == []
+
+
+async def test_a_thumb_under_a_post_is_a_verdict_on_it(
+    slack: SlackEmulator, gateway: httpx.AsyncClient, notes: Notes
+) -> None:
+    item = {"type": "message", "channel": "C0001", "ts": "1700000000.000001"}
+    thumb = {"type": "reaction_added", "user": "U0001", "reaction": "-1::skin-tone-2", "item": item}
+    events = [slack.envelope(thumb), slack.envelope(thumb | {"reaction": "tada"})]
+
+    for event in events:
+        await gateway.post("/slack/events", **slack.signed(event))
+
+    (told,) = notes.feedback
+    assert (told.verdict, told.chat, told.external_id) == (Verdict.DOWN, "C0001", item["ts"])
+
+
 async def test_slack_gets_a_5xx_while_the_database_is_away_and_its_retry_is_stored(
     slack: SlackEmulator, gateway: httpx.AsyncClient, notes: Notes
 ) -> None:
@@ -330,7 +372,7 @@ async def test_a_new_address_is_confirmed_before_there_is_an_installation(
     assert response.json() == {"challenge": "abc"}
 
 
-@pytest.mark.parametrize("kind", ["app_home_opened", "app_uninstalled", "never_heard_of"])
+@pytest.mark.parametrize("kind", ["app_home_opened", "never_heard_of"])
 async def test_an_unknown_kind_of_event_is_answered_200_and_counted(
     slack: SlackEmulator, gateway: httpx.AsyncClient, notes: Notes, kind: str
 ) -> None:

@@ -100,6 +100,9 @@ class Inbox:
     def rejected(self, reason: str) -> None:
         self.refusals.append(reason)
 
+    async def shut(self, trouble: str) -> None:
+        raise AssertionError("Telegram tells of no such thing")
+
     async def report_trouble(self, trouble: str | None) -> None:
         if self.down:
             raise Unavailable("The database is away.")
@@ -300,6 +303,24 @@ async def test_an_edited_message_is_passed_on_with_the_id_of_the_first(telegram,
     assert inbox.changes == [IncomingEdit(said.chat, said.message_id, "Where is my order?")]
 
 
+async def test_a_new_thumb_under_a_reply_is_a_verdict_and_other_reactions_are_not(
+    telegram, channel, inbox
+):
+    telegram.know(42)
+    await channel.send(delivery("We open at nine.", chat="42"), 0)
+    sent = telegram.sent[0]
+    await telegram.react(sent, "👎")
+    await telegram.react(sent, "👍", before="👎")
+    await telegram.react(sent, "🎉", before="👍")
+
+    async with polling(channel, inbox):
+        await telegram.confirmed()
+
+    told = [(f.verdict, f.external_id) for f in inbox.feedback]
+    reply = str(sent.message["message_id"])
+    assert told == [(Verdict.DOWN, reply), (Verdict.UP, reply)]
+
+
 async def test_unknown_updates_are_ignored_and_counted(telegram, channel, inbox):
     await telegram.say("Where is my parcel?")
     await telegram.update(a_thing_of_tomorrow={"x": 1})
@@ -461,7 +482,12 @@ async def test_the_webhook_is_registered_with_its_secret_and_the_updates_we_use(
 
     assert call.fields["url"] == url
     assert call.fields["secret_token"] == SECRET
-    assert call.fields["allowed_updates"] == ["message", "edited_message", "callback_query"]
+    assert call.fields["allowed_updates"] == [
+        "message",
+        "edited_message",
+        "callback_query",
+        "message_reaction",
+    ]
 
 
 async def test_a_webhook_that_telegram_asks_to_wait_for_is_registered_later(telegram, inbox):

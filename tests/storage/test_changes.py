@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from core import deliveries
 from core.types import (
     Author,
     IncomingDeletion,
@@ -138,3 +139,18 @@ async def test_a_chat_that_got_a_new_id_goes_on_as_the_same_conversation(spine: 
 
     assert await spine.value("select chat from delivery") == "-100200"
     assert await spine.hear("And my refund?", chat="-100200") == conversation
+
+
+async def test_a_shut_inbox_holds_what_waits_and_sends_nothing_new(spine: Spine):
+    before = await spine.hear("Where is my parcel?", chat="C1")
+    await spine.answer(before)
+    await spine.intake.shut("The app was removed.")
+    after = await spine.hear("Where is my refund?", chat="C2")
+    await spine.answer(after)
+
+    await deliveries.deliver(spine.sending(), spine.inbox.id)
+
+    assert spine.wire.sent == []
+    assert await spine.value("select trouble from inbox where not active") == "The app was removed."
+    states = "select array_agg(state order by created_at) from delivery"
+    assert await spine.value(states) == ["held", "pending"]
