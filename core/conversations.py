@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from core import handoff, telemetry
+from core import handoff, showing, telemetry
 from core.db import deliveries, messages, turns
 from core.db.connect import Connection, Database
 from core.errors import Conflict, InvalidInput, NotFound
@@ -106,6 +106,13 @@ async def _move(desk: Desk, name: str, move: Move, agent: str) -> Conversation:
             locked.holder,
             agent if keeps else locked.agent,
         ):
+            # A reply is being shown: what the customer saw of it stays as the bot's message.
+            await showing.keep(
+                conn,
+                locked,
+                expiry_seconds=desk.expiry_seconds,
+                already_there=locked.channel in PULL_CHANNELS,
+            )
             await messages.set_holder(
                 conn,
                 locked.id,

@@ -37,6 +37,9 @@ CLEAN_AFTER_SECONDS = 24 * 3600.0
 LONGEST_DEBOUNCE_SECONDS = 3.0
 """However fast a customer goes on writing, a turn waits no longer than this."""
 
+BURST_SECONDS = 1.0
+"""Telegram hands the parts of an album over within this time, whatever they look like."""
+
 SURROGATES = re.compile("[\ud800-\udfff]")
 COMPLETE = re.compile(r"[?？!！。…]\s*$|[\w)\"'][.]\s*$")
 
@@ -160,6 +163,8 @@ class Intake:
         )
 
     def _debounce(self, incoming: Incoming) -> float:
+        if incoming.is_burst:
+            return max(self._timing.debounce, BURST_SECONDS)
         if incoming.kind is not MessageKind.TEXT or looks_complete(incoming.text):
             return 0.0
         return self._timing.debounce

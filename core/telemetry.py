@@ -39,6 +39,20 @@ DELIVERIES = Counter(
     ["author", "state"],
 )
 FEEDBACK = Counter("deskhand_feedback", "Verdicts of customers on replies", ["verdict"])
+FALLBACKS = Counter(
+    "deskhand_reply_fallbacks",
+    "Answers that are the approved text, by why the model's words were not used",
+    ["reason"],
+)
+TIER_SECONDS = Histogram(
+    "deskhand_reply_seconds",
+    "Time it took to word an answer, check included, by where the words come from",
+    ["tier"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+SENTENCES = Counter(
+    "deskhand_sentences_shown", "Sentences shown to customers before their reply was whole"
+)
 HANDOFFS = Counter("deskhand_handoffs", "Conversations that were put to wait for a person")
 TURNS = Counter("deskhand_turns", "Turns that ended, by state", ["state"])
 PUBLISHED = Counter(

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from core import handoff, telemetry, texts
-from core.db import deliveries, inboxes, messages
+from core import handoff, showing, telemetry, texts
+from core.db import deliveries, inboxes, messages, sentences
 from core.db import turns as rows
 from core.db.connect import Connection, Database
 from core.db.turns import FailedTurn, Overdue
 from core.errors import DeskhandError, InvalidInput, LostClaim
-from core.ports import Answerer, Doorbell
+from core.ports import Answerer, Doorbell, Show
 from core.retrying import backoff
 from core.types import (
+    ALIVE,
     Author,
     ConversationId,
     Decision,
@@ -62,7 +63,7 @@ async def answer(services: Answering, conversation_id: ConversationId) -> None:
     token = telemetry.trace_id.set(turn.trace_id)
     try:
         with telemetry.stage("answer"):
-            reply = await services.answerer.answer(question)
+            reply = await services.answerer.answer(question, _showing(services, turn))
         with telemetry.stage("commit"):
             await complete(services, turn, reply)
     except LostClaim as lost:
@@ -100,7 +101,19 @@ async def _claim(
         seconds_left=turn.seconds_left,
         waiting=asked.waiting,
         dialogue=asked.dialogue,
+        shown=asked.shown,
     )
+
+
+def _showing(services: Answering, turn: Turn) -> Show | None:
+    """Return what shows the sentences of a turn's reply, where its channel shows any."""
+    if turn.channel not in PULL_CHANNELS:
+        return None
+
+    async def show(text: str) -> None:
+        await showing.show(services.database, services.doorbell, turn, text, owner=services.owner)
+
+    return show
 
 
 async def complete(services: Answering, turn: Turn, reply: Reply) -> None:
@@ -110,21 +123,20 @@ async def complete(services: Answering, turn: Turn, reply: Reply) -> None:
         LostClaim: The lease, the epoch or the turn is gone: the reply must not be seen.
     """
     async with services.database.transaction() as conn:
-        locked = await messages.lock(conn, turn.conversation_id)
-        if locked is None or (locked.lease_owner, locked.fence) != (services.owner, turn.fence):
-            raise LostClaim("another worker or a person has the conversation")
-        if locked.epoch != turn.epoch:
-            raise LostClaim("the conversation changed hands")
-        now = await rows.now(conn, turn.id)
-        if now is None or now.state is not TurnState.OPEN:
-            raise LostClaim("the turn is closed")
+        locked, now = await showing.still_ours(conn, turn, services.owner)
         if now.input_version != turn.input_version:
             # The customer said more: the last sentence stands, so the reply is made anew.
             due = await rows.release(conn, turn, owner=services.owner, blameless=True)
             services.doorbell.turn(turn.conversation_id, after_seconds=due or 0.0)
             return
+        reply = showing.continued(reply, await sentences.of_turn(conn, turn.id))
         await _write(conn, services, turn, reply, locked)
+        await sentences.forget(conn, turn.id)
+        due = await showing.next_due(conn, turn.id, now)
+    if due is not None:
+        services.doorbell.turn(turn.conversation_id, after_seconds=due)
     telemetry.REPLIES.labels(reply.tier, reply.choice.decision).inc()
+    _count_wording(reply)
     telemetry.TURNS.labels(TurnState.ANSWERED if reply.text else TurnState.SILENT).inc()
     log.info(
         "Turn answered",
@@ -139,6 +151,16 @@ async def complete(services: Answering, turn: Turn, reply: Reply) -> None:
     )
     if reply.text and locked.channel not in PULL_CHANNELS:
         services.doorbell.delivery(locked.channel, locked.inbox_id)
+
+
+def _count_wording(reply: Reply) -> None:
+    """Count what an answer's words cost, and why the model's were not used."""
+    if reply.choice.decision is not Decision.ANSWER:
+        return
+    if reply.trace.reason is not None:
+        telemetry.FALLBACKS.labels(reply.trace.reason).inc()
+    if (taken := reply.trace.milliseconds.get("say")) is not None:
+        telemetry.TIER_SECONDS.labels(reply.tier).observe(taken / 1000)
 
 
 async def _write(
@@ -232,7 +254,7 @@ async def give_up(
     async with database.transaction() as conn:
         locked = await messages.lock(conn, overdue.conversation_id)
         now = await rows.now(conn, overdue.id)
-        if locked is None or now is None or now.state is not TurnState.OPEN:
+        if locked is None or now is None or now.state not in ALIVE:
             return
         asked = await rows.load(conn, overdue.id, overdue.conversation_id)
         error = await _last_error(conn, overdue.id)
@@ -248,7 +270,7 @@ async def give_up(
                 conn,
                 locked.id,
                 author=Author.BOT,
-                text=texts.text(base, key, locale),
+                text=_after_shown(await sentences.of_turn(conn, overdue.id), base, key, locale),
                 trace_id=telemetry.new_trace_id(),
                 expiry_seconds=expiry_seconds,
                 already_there=locked.channel in PULL_CHANNELS,
@@ -256,7 +278,18 @@ async def give_up(
                 decision=Decision.HAND_OFF,
             )
         else:
+            await showing.keep(
+                conn,
+                locked,
+                expiry_seconds=expiry_seconds,
+                already_there=locked.channel in PULL_CHANNELS,
+                turn_id=overdue.id,
+            )
             await messages.notify(conn, locked.id)
+        await sentences.forget(conn, overdue.id)
+        due = await showing.next_due(conn, overdue.id, now)
+    if due is not None:
+        doorbell.turn(overdue.conversation_id, after_seconds=due)
     telemetry.TURNS.labels(TurnState.FAILED).inc()
     telemetry.REPLIES.labels(Tier.APPROVED, Decision.HAND_OFF).inc()
     log.error(
@@ -265,6 +298,11 @@ async def give_up(
     )
     if locked.channel not in PULL_CHANNELS:
         doorbell.delivery(locked.channel, locked.inbox_id)
+
+
+def _after_shown(shown: Sequence[str], base: texts.KnowledgeBase, key: str, locale: str) -> str:
+    text = texts.text(base, key, locale)
+    return showing.followed_by(" ".join(shown), text, is_markdown=False) if shown else text
 
 
 async def _last_error(conn: Connection, turn_id: TurnId) -> str | None:

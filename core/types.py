@@ -63,6 +63,33 @@ class ReplyStyle(StrEnum):
     GENERATED = "generated"
 
 
+class FallbackReason(StrEnum):
+    """Why an answer is the approved text; the label of `deskhand_reply_fallbacks_total`."""
+
+    NO_MODEL = "no_model"
+    VERBATIM = "verbatim"
+    """The process, the base or the entry asks for it."""
+    LEGAL = "legal"
+    """The entry is tagged `legal`."""
+    LANGUAGE = "language"
+    """The model does not write the customer's or does not read the entry's."""
+    DEADLINE = "deadline"
+    QUEUE = "queue"
+    """So many turns wait that the quick answer goes out."""
+    LONG = "long"
+    """The answer is a list, holds code or a picture, or is too long to be put into other words."""
+    SAME_QUESTION = "same_question"
+    """The entry's own question, or one of its alternates, was asked."""
+    FIGURES = "figures"
+    """The customer's own figures may decide the answer, and the model does not compare."""
+    ENGINE = "engine"
+    """The engine refused, or ran out of time."""
+    MODEL = "model"
+    """The model failed on this prompt."""
+    CHECK = "check"
+    """What the model wrote is not supported."""
+
+
 class MessageKind(StrEnum):
     """What a customer's message is, beyond its text."""
 
@@ -149,6 +176,8 @@ class Incoming:
             reply in a thread where the bot takes part).
         private: A one-to-one chat; in groups, replies name whom they answer.
         payload: What stood behind a Telegram deep link's /start.
+        is_burst: Part of an album or of forwarded messages: more comes at once, however whole it
+            looks, and all of it is one turn.
     """
 
     event_id: str
@@ -162,6 +191,7 @@ class Incoming:
     addressed: bool = True
     private: bool = True
     payload: str | None = None
+    is_burst: bool = False
 
     @property
     def conversation_key(self) -> str:
@@ -326,6 +356,9 @@ class Trace:
     """How a reply came about: enough to make it again.
 
     Attributes:
+        reason: Why the answer is the approved text; None where the model wrote it, or where no
+            entry answers.
+        checks: What was found wrong with what the model wrote, and what else explains `reason`.
         dialogue: What was being talked about, as `core.dialogue` writes it.
         signals: Further figures that the decision saw, such as the chance of a question.
     """
@@ -334,6 +367,7 @@ class Trace:
     passages: tuple[Passage, ...] = ()
     query: str = ""
     why: str = ""
+    reason: FallbackReason | None = None
     checks: tuple[str, ...] = ()
     models: Mapping[str, str] = field(default_factory=dict[str, str])
     milliseconds: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -199,6 +199,7 @@ def _said(update: Update, message: Message, me: Identity) -> Incoming | Ignored:
         thread=_topic(message),
         sent_at=message.date,
         private=message.chat.type == ChatType.PRIVATE,
+        is_burst=message.media_group_id is not None or message.forward_origin is not None,
     )
     if words is None:
         return _unreadable(incoming, message)

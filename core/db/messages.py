@@ -210,8 +210,8 @@ async def store_incoming(
 SELECT_CONVERSATION: LiteralString = """
     select c.id, c.inbox_id, i.channel, c.key, c.chat, c.thread, p.name as contact_name, c.holder,
            c.epoch, c.agent, c.created_at, c.last_message_at, c.waiting_since, c.hand_off_reason,
-           exists (select from turn t where t.conversation_id = c.id and t.state = 'open')
-               as working
+           exists (select from turn t where t.conversation_id = c.id
+                      and t.state in ('open', 'showing')) as working
       from conversation c
       join inbox i on i.id = c.inbox_id
       join contact p on p.id = c.contact_id

@@ -60,9 +60,9 @@ async def forget(conn: Connection) -> None:
 
 
 FIGURES: LiteralString = """
-    select (select count(*) from turn where state = 'open') as turns_open,
+    select (select count(*) from turn where state in ('open', 'showing')) as turns_open,
            (select coalesce(extract(epoch from now() - min(opened_at)), 0)::float8
-              from turn where state = 'open') as oldest_waiting_turn_seconds,
+              from turn where state in ('open', 'showing')) as oldest_waiting_turn_seconds,
            (select count(*) from conversation where holder = 'waiting') as waiting_for_a_person
 """
 

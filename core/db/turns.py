@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
+from core.db import sentences
 from core.db.connect import Connection
 from core.types import (
     Author,
@@ -27,22 +28,29 @@ from core.types import (
 )
 
 # The lease lies on the conversation: two workers never answer one at once. `fence` rises with each
-# claim, so that a worker which lost its lease cannot complete.
+# claim, so that a worker which lost its lease cannot complete. A turn of which sentences are out
+# comes before the one that a later message opened.
 CLAIM: LiteralString = """
     with claimed as (
         update conversation c
            set lease_owner = %(owner)s, lease_until = now() + %(lease)s, fence = c.fence + 1
          where c.id = %(conversation_id)s
            and (c.lease_until is null or c.lease_until < now())
-           and exists (select from turn t where t.conversation_id = c.id and t.state = 'open'
-                          and t.due_at <= now() and t.attempts < %(attempts)s)
+           and exists (select from turn t where t.conversation_id = c.id
+                          and t.state in ('open', 'showing')
+                          and t.due_at <= now() and t.attempts < %(attempts)s
+                          and (t.state = 'showing' or not exists (
+                               select from turn s where s.conversation_id = c.id
+                                  and s.state = 'showing')))
         returning c.id, c.inbox_id, c.epoch, c.holder, c.fence
     )
     update turn t set attempts = t.attempts + 1, rung_at = null
       from claimed c join inbox i on i.id = c.inbox_id
-     where t.conversation_id = c.id and t.state = 'open'
+     where t.conversation_id = c.id and t.state in ('open', 'showing')
+       and (t.state = 'showing' or not exists (
+            select from turn s where s.conversation_id = c.id and s.state = 'showing'))
     returning t.id, c.id as conversation_id, c.inbox_id, i.knowledge_base_id, c.fence, c.epoch,
-              c.holder, t.input_version, t.attempts, t.trace_id, t.deadline_at,
+              c.holder, i.channel, t.input_version, t.attempts, t.trace_id, t.deadline_at,
               extract(epoch from t.deadline_at - now())::float8 as seconds_left
 """
 
@@ -81,6 +89,7 @@ class Input:
         cited: Entries that the last reply of the bot rested on.
         waiting: Turns that wait for an answer in all, counted up to a small bound.
         dialogue: What was being talked about after the last turn; empty after a clean start.
+        shown: Sentences of the reply that are out already, shown by an attempt that failed.
     """
 
     messages: tuple[str, ...]
@@ -90,6 +99,7 @@ class Input:
     locale: str | None
     waiting: int
     dialogue: Mapping[str, Any]
+    shown: tuple[str, ...]
 
 
 # The last messages of the conversation's present context, this turn's among them.
@@ -103,8 +113,8 @@ LOAD: LiteralString = """
 
 LOCALE_AND_QUEUE: LiteralString = """
     select coalesce(c.locale, p.locale) as locale, c.dialogue,
-           (select count(*) from (select from turn where state = 'open' and due_at <= now()
-                                   limit 200) waiting) as waiting
+           (select count(*) from (select from turn where state in ('open', 'showing')
+                                      and due_at <= now() limit 200) waiting) as waiting
       from conversation c join contact p on p.id = c.contact_id
      where c.id = %(conversation_id)s
 """
@@ -123,8 +133,15 @@ async def load(
         rows = list(reversed(await cursor.fetchall()))
         await cursor.execute(LOCALE_AND_QUEUE, params)
         state = await cursor.fetchone()
+        shown = await sentences.of_turn(conn, turn_id)
     asked = [row for row in rows if row["asked"]]
-    before = [row for row in rows if not row["asked"]]
+    last = max((number for number, row in enumerate(rows) if row["asked"]), default=len(rows))
+    # What the customer said after a shown sentence is the next turn's.
+    before = [
+        row
+        for number, row in enumerate(rows)
+        if not row["asked"] and (number < last or row["author"] != Author.CUSTOMER)
+    ]
     kinds = {MessageKind(row["kind"]) for row in asked}
     replies = [row for row in before if row["author"] == Author.BOT and row["citations"]]
     return Input(
@@ -135,6 +152,7 @@ async def load(
         locale=state["locale"] if state else None,
         waiting=state["waiting"] if state else 0,
         dialogue=state["dialogue"] if state else {},
+        shown=shown,
     )
 
 
@@ -160,13 +178,25 @@ async def now(conn: Connection, turn_id: TurnId) -> TurnNow | None:
     return TurnNow(**values)
 
 
+async def next_due(conn: Connection, turn_id: TurnId) -> float | None:
+    """Return in how many seconds another turn of the same conversation is due, if there is one."""
+    cursor = await conn.execute(
+        """select extract(epoch from greatest(o.due_at - now(), interval '0'))::float8
+             from turn t join turn o on o.conversation_id = t.conversation_id
+            where t.id = %(id)s and o.id <> t.id and o.state = 'open'""",
+        {"id": turn_id},
+    )
+    row = await cursor.fetchone()
+    return None if row is None else float(row[0])
+
+
 CLOSE: LiteralString = """
     with freed as (
         update conversation set lease_owner = null, lease_until = null
          where id = %(conversation_id)s
     )
     update turn set state = %(state)s, finished_at = now(), error = %(error)s
-     where id = %(turn_id)s and state = 'open'
+     where id = %(turn_id)s and state in ('open', 'showing')
 """
 
 
@@ -262,6 +292,7 @@ def trace_to_json(reply: Reply) -> Mapping[str, Any]:
             }
             for p in trace.passages
         ],
+        "reason": trace.reason,
         "checks": list(trace.checks),
         "models": dict(trace.models),
         "thresholds": dict(trace.thresholds),
@@ -279,7 +310,7 @@ RELEASE: LiteralString = """
     )
     update turn set due_at = greatest(due_at, now() + %(pause)s), error = %(error)s,
                     attempts = case when %(blameless)s then attempts - 1 else attempts end
-     where id = %(turn_id)s and state = 'open' and exists (select from freed)
+     where id = %(turn_id)s and state in ('open', 'showing') and exists (select from freed)
     returning extract(epoch from greatest(due_at - now(), interval '0'))::float8
 """
 
@@ -335,7 +366,7 @@ async def extend_leases(conn: Connection, owner: str, lease_seconds: float) -> N
 FORGOTTEN: LiteralString = """
     select t.conversation_id, t.id
       from turn t join conversation c on c.id = t.conversation_id
-     where t.state = 'open' and t.due_at < now() - %(grace)s
+     where t.state in ('open', 'showing') and t.due_at < now() - %(grace)s
        and t.attempts < %(attempts)s
        and (c.lease_until is null or c.lease_until < now())
        and (t.rung_at is null or t.rung_at < now() - %(again)s)
@@ -362,7 +393,8 @@ async def forgotten(
 async def mark_rung(conn: Connection, turn_ids: Sequence[TurnId]) -> None:
     """Note that turns were rung for just now."""
     await conn.execute(
-        "update turn set rung_at = now() where id = any(%(ids)s) and state = 'open'",
+        """update turn set rung_at = now()
+            where id = any(%(ids)s) and state in ('open', 'showing')""",
         {"ids": list(turn_ids)},
     )
 
@@ -379,9 +411,12 @@ class Overdue:
 OVERDUE: LiteralString = """
     select t.id, t.conversation_id, t.deadline_at < now() as past_deadline
       from turn t join conversation c on c.id = t.conversation_id
-     where t.state = 'open'
+     where t.state in ('open', 'showing')
        and (t.deadline_at < now()
             or (t.attempts >= %(attempts)s and (c.lease_until is null or c.lease_until < now())))
+       -- in order: what is being shown ends first, by its own earlier deadline
+       and (t.state = 'showing' or not exists (
+            select from turn s where s.conversation_id = c.id and s.state = 'showing'))
      order by t.deadline_at limit %(limit)s
 """
 
@@ -436,7 +471,8 @@ REPLAY: LiteralString = """
            input_version = t.input_version + 1
      where t.id = %(id)s and t.state = 'failed'
        and not exists (select from turn o
-                        where o.conversation_id = t.conversation_id and o.state = 'open')
+                        where o.conversation_id = t.conversation_id
+                          and o.state in ('open', 'showing'))
     returning t.conversation_id
 """
 
@@ -456,6 +492,6 @@ async def silence(conn: Connection, conversation_id: ConversationId, why: str) -
         """with freed as (update conversation set lease_owner = null, lease_until = null
                            where id = %(id)s)
            update turn set state = 'silent', finished_at = now(), error = %(why)s
-            where conversation_id = %(id)s and state = 'open'""",
+            where conversation_id = %(id)s and state in ('open', 'showing')""",
         {"id": conversation_id, "why": why},
     )

@@ -13,6 +13,7 @@ from core.db import inboxes, messages
 from core.db.connect import Database
 from core.deliveries import Sending
 from core.intake import Intake, Timing
+from core.ports import Show
 from core.turns import Answering
 from core.types import (
     Choice,
@@ -62,10 +63,13 @@ class Scripted:
     """An answerer that repeats the question, or does what it is told."""
 
     does: Callable[[Question], Awaitable[Reply]] | None = None
+    shows: Callable[[Question, Show], Awaitable[Reply]] | None = None
     asked: list[Question] = field(default_factory=list)
 
-    async def answer(self, question: Question) -> Reply:
+    async def answer(self, question: Question, show: Show | None = None) -> Reply:
         self.asked.append(question)
+        if self.shows is not None and show is not None:
+            return await self.shows(question, show)
         if self.does is not None:
             return await self.does(question)
         return said(f"You asked: {' / '.join(question.messages)}")
@@ -146,6 +150,14 @@ class Spine:
 
     async def answer(self, conversation_id: ConversationId, owner: str = "worker-1") -> None:
         await turns.answer(self.answering(owner), conversation_id)
+
+    async def until_due(self, conversation_id: ConversationId) -> None:
+        """Let the time pass for which a conversation's open turn waits."""
+        async with self.database.transaction() as conn:
+            await conn.execute(
+                "update turn set due_at = now() where conversation_id = %(id)s",
+                {"id": conversation_id},
+            )
 
     async def conversation(self, conversation_id: ConversationId) -> Conversation:
         async with self.database.transaction() as conn:

@@ -141,6 +141,19 @@ async def test_a_chat_that_got_a_new_id_goes_on_as_the_same_conversation(spine: 
     assert await spine.hear("And my refund?", chat="-100200") == conversation
 
 
+async def test_an_album_or_forwarded_messages_are_one_turn_however_whole_each_looks(spine: Spine):
+    first = await spine.hear("Is this broken?", is_burst=True)
+    await spine.hear("What does it cost to mend?", is_burst=True)
+    await spine.answer(first)
+    assert spine.scripted.asked == []  # more may come
+
+    await spine.until_due(first)
+    await spine.answer(first)
+
+    (question,) = spine.scripted.asked
+    assert question.messages == ("Is this broken?", "What does it cost to mend?")
+
+
 async def test_a_shut_inbox_holds_what_waits_and_sends_nothing_new(spine: Spine):
     before = await spine.hear("Where is my parcel?", chat="C1")
     await spine.answer(before)

@@ -257,6 +257,14 @@ def test_an_anonymous_admin_is_answered_under_the_name_of_the_chat():
     assert incoming.sender == Sender("-100", "Friends")
 
 
+def test_albums_and_forwarded_messages_are_bursts_and_a_plain_message_is_none():
+    origin = {"type": "hidden_user", "date": 1_700_000_000, "sender_user_name": "Bob"}
+
+    assert said("Is this broken?", media_group_id="9").is_burst
+    assert said("Look at that.", forward_origin=origin).is_burst
+    assert not said("Is this broken?").is_burst
+
+
 def test_a_post_that_a_channel_forwards_into_its_group_is_ignored():
     assert isinstance(
         said("news", chat=GROUP, sender_chat=GROUP, is_automatic_forward=True), Ignored
