@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from core import handoff, telemetry
 from core.db import changes, deliveries, inboxes, messages
 from core.db import feedback as feedback_rows
+from core.db import starters as starter_rows
 from core.db.connect import Connection, Database
 from core.db.messages import StoredMessage
 from core.errors import InvalidInput, Unavailable
@@ -258,6 +259,16 @@ class Intake:
             extra={"action": "request_refused", "inbox": self.inbox.name, "reason": reason},
         )
 
+    async def starters(self, limit: int) -> Sequence[str]:
+        """Return questions that a customer may begin with; none while the database is away."""
+        try:
+            async with self._database.transaction() as conn:
+                base = await inboxes.base_of(conn, self.inbox.knowledge_base_id)
+                language = base.locale.split("-")[0].lower()
+                return await starter_rows.starters(conn, base.id, language, limit=limit)
+        except Unavailable:
+            return ()
+
     async def shut(self, trouble: str) -> None:
         """Take the inbox out of service: what is to be sent is held until it is connected again."""
         async with self._database.transaction() as conn:
@@ -301,6 +312,10 @@ class ClosedReceiver:
     def rejected(self, reason: str) -> None:
         """Count a refused request."""
         telemetry.MESSAGES.labels(self._channel, Outcome.REJECTED).inc()
+
+    async def starters(self, limit: int) -> Sequence[str]:
+        """Return nothing."""
+        return ()
 
     async def shut(self, trouble: str) -> None:
         """Nothing to shut: there is no inbox."""

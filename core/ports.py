@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -65,6 +65,10 @@ class Receiver(Protocol):
 
     def rejected(self, reason: str) -> None:
         """Count and log a request that was refused (never its content or signature)."""
+        ...
+
+    async def starters(self, limit: int) -> Sequence[str]:
+        """Return questions that a customer may begin with; none while the database is away."""
         ...
 
     async def shut(self, trouble: str) -> None:

@@ -19,7 +19,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack import sending, wire
-from bots.slack.parsing import Command, Identity, Ignored, Uninstalled, parse
+from bots.slack.parsing import Command, Identity, Ignored, Opened, Uninstalled, parse
 from bots.slack.routes import slack_routes
 from bots.slack.settings import SlackSettings
 from bots.slack.socket_mode import SocketMode
@@ -53,6 +53,8 @@ LOOK_UP_PAGES = 20
 LOOK_UP_PAGE = 200
 
 QUESTIONS_REMEMBERED = 1_000
+PROMPTS = 4
+"""Slack shows no more of them in the assistant's pane."""
 
 WORKING = "is thinking…"
 ANSWERS_DIRECTLY = "The answer comes as a direct message."
@@ -240,6 +242,8 @@ class Slack:
                     return _only_for_them(ANSWERS_DIRECTLY)
                 case IncomingEdit() | IncomingDeletion() | IncomingMove():
                     await receiver.change(parsed)
+                case Opened(chat, thread):
+                    self._in_background(self._suggest(chat, thread, receiver))
                 case Uninstalled(trouble):
                     await receiver.shut(trouble)
                 case Ignored(reason):
@@ -247,6 +251,17 @@ class Slack:
         except InvalidInput as error:  # the same event again would not be better
             receiver.rejected(str(error))
         return ""
+
+    async def _suggest(self, chat: str, thread: str, receiver: Receiver) -> None:
+        """Offer questions to begin with in a pane that was opened; a courtesy."""
+        questions = await receiver.starters(PROMPTS)
+        if not questions:
+            return
+        prompts = [{"title": question, "message": question} for question in questions]
+        with suppress(SlackApiError, *wire.LOST_CONNECTION):
+            await self.client.assistant_threads_setSuggestedPrompts(
+                channel_id=chat, thread_ts=thread, prompts=prompts
+            )
 
     def _note_question(self, incoming: Incoming) -> None:
         """Remember by which message of a direct conversation a status can be shown.

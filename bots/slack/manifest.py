@@ -22,6 +22,7 @@ SCOPES = (
 EVENTS = (
     "app_mention",
     "app_uninstalled",
+    "assistant_thread_started",
     "message.channels",
     "message.groups",
     "message.im",

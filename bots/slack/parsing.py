@@ -66,7 +66,15 @@ class Uninstalled:
     trouble: str
 
 
-Parsed = Incoming | IncomingFeedback | IncomingChange | Command | Uninstalled | Ignored
+@dataclass(frozen=True)
+class Opened:
+    """Somebody opened the assistant's pane: an empty thread of their direct conversation."""
+
+    chat: str
+    thread: str
+
+
+Parsed = Incoming | IncomingFeedback | IncomingChange | Command | Opened | Uninstalled | Ignored
 
 
 def parse(body: Payload, identity: Identity) -> Parsed:
@@ -96,6 +104,8 @@ def _parse_event(body: Payload, identity: Identity) -> Parsed:
             return _parse_message(body, event, identity)
         case "reaction_added":
             return _reacted(body, event)
+        case "assistant_thread_started":
+            return _opened(_mapping(event, "assistant_thread"))
         case "app_uninstalled":
             return Uninstalled("The app was removed from the Slack workspace; install it again.")
         case "tokens_revoked" if _mapping(event, "tokens").get("bot"):
@@ -150,6 +160,11 @@ def _reacted(body: Payload, event: Payload) -> IncomingFeedback | Ignored:
         return Ignored("a reaction that is no verdict")
     event_id = _id(body, "event_id") or f"reaction:{chat}:{ts}:{user}:{verdict}"
     return IncomingFeedback(event_id, chat, Sender(user), verdict, external_id=ts)
+
+
+def _opened(thread: Payload) -> Opened | Ignored:
+    chat, ts = _id(thread, "channel_id"), _id(thread, "thread_ts")
+    return Opened(chat, ts) if chat and ts else Ignored("a pane without its thread")
 
 
 def _our_users(body: Payload, identity: Identity) -> set[str]:

@@ -241,6 +241,7 @@ class SlackEmulator:
         self.messages: list[Post] = []
         self.statuses: list[Json] = []
         self.reactions: list[Json] = []
+        self.prompts: list[Json] = []
         self.responses: list[Json] = []
         self.acked: list[str] = []
         self.events_url: str | None = None
@@ -537,6 +538,15 @@ class SlackEmulator:
         if not args.get("thread_ts"):
             raise _Refusal("invalid_thread_ts")
         self.statuses.append(args)
+        return {}
+
+    def _do_assistant_threads_setSuggestedPrompts(self, args: Json) -> Json:
+        prompts = args.get("prompts")
+        if isinstance(prompts, str):
+            prompts = json.loads(prompts)
+        if not isinstance(prompts, list) or not 1 <= len(prompts) <= 4:
+            raise _Refusal("invalid_arguments")
+        self.prompts.append({**args, "prompts": prompts})
         return {}
 
     def _do_reactions_add(self, args: Json) -> Json:

@@ -84,6 +84,9 @@ class Notes:
     def rejected(self, reason: str) -> None:
         self.rejected_for.append(reason)
 
+    async def starters(self, limit: int) -> list[str]:
+        return ["How do I send something back?", "When do you open?"][:limit]
+
     async def shut(self, trouble: str) -> None:
         self.shut_for.append(trouble)
 
@@ -224,6 +227,20 @@ async def test_edits_and_deletions_are_passed_on(
         IncomingEdit(chat, said.ts, "Where is my parcel?"),
         IncomingDeletion(chat, said.ts),
     ]
+
+
+async def test_who_opens_the_assistants_pane_is_offered_questions(
+    slack: SlackEmulator, gateway: httpx.AsyncClient, notes: Notes
+) -> None:
+    pane = {"user_id": "U0001", "channel_id": "D0001", "thread_ts": "1700000000.000001"}
+    event = {"type": "assistant_thread_started", "assistant_thread": pane}
+
+    await gateway.post("/slack/events", **slack.signed(slack.envelope(event)))
+    await slack.called("assistant.threads.setSuggestedPrompts")
+
+    (offered,) = slack.prompts
+    assert (offered["channel_id"], offered["thread_ts"]) == ("D0001", "1700000000.000001")
+    assert [prompt["message"] for prompt in offered["prompts"]] == await notes.starters(4)
 
 
 @pytest.mark.parametrize(

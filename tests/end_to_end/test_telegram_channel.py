@@ -100,6 +100,9 @@ class Inbox:
     def rejected(self, reason: str) -> None:
         self.refusals.append(reason)
 
+    async def starters(self, limit: int) -> list[str]:
+        return []
+
     async def shut(self, trouble: str) -> None:
         raise AssertionError("Telegram tells of no such thing")
 

@@ -167,3 +167,15 @@ async def test_a_shut_inbox_holds_what_waits_and_sends_nothing_new(spine: Spine)
     assert await spine.value("select trouble from inbox where not active") == "The app was removed."
     states = "select array_agg(state order by created_at) from delivery"
     assert await spine.value(states) == ["held", "pending"]
+
+
+async def test_an_inbox_offers_questions_of_its_base_to_begin_with(spine: Spine):
+    async with spine.database.transaction() as conn:
+        await conn.execute(
+            """insert into faq_entry (id, knowledge_base_id, question, answer, status)
+               values ('returns', %(base)s, 'How do I send something back?', 'Ask us.', 'published'),
+                      ('secret', %(base)s, 'What comes next year?', 'A lamp.', 'draft')""",
+            {"base": spine.inbox.knowledge_base_id},
+        )
+
+    assert list(await spine.intake.starters(4)) == ["How do I send something back?"]

@@ -33,9 +33,11 @@ def test_every_event_has_the_scope_that_slack_asks_for():
     made = manifest(None)
 
     scopes = set(made["oauth_config"]["scopes"]["bot"])
-    needed = {"app_mention": "app_mentions:read", "reaction_added": "reactions:read"} | {
-        f"message.{kind}": f"{kind}:history" for kind in ("channels", "groups", "im", "mpim")
-    }
+    needed = {
+        "app_mention": "app_mentions:read",
+        "reaction_added": "reactions:read",
+        "assistant_thread_started": "assistant:write",
+    } | {f"message.{kind}": f"{kind}:history" for kind in ("channels", "groups", "im", "mpim")}
     events = made["settings"]["event_subscriptions"]["bot_events"]
     without_scope = {"app_uninstalled", "tokens_revoked"}
     assert {needed[event] for event in events if event not in without_scope} <= scopes
