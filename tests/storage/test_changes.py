@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from core import deliveries
+from core import deliveries, faq
 from core.types import (
     Author,
     IncomingDeletion,
@@ -170,12 +170,9 @@ async def test_a_shut_inbox_holds_what_waits_and_sends_nothing_new(spine: Spine)
 
 
 async def test_an_inbox_offers_questions_of_its_base_to_begin_with(spine: Spine):
-    async with spine.database.transaction() as conn:
-        await conn.execute(
-            """insert into faq_entry (id, knowledge_base_id, question, answer, status)
-               values ('returns', %(base)s, 'How do I send something back?', 'Ask us.', 'published'),
-                      ('secret', %(base)s, 'What comes next year?', 'A lamp.', 'draft')""",
-            {"base": spine.inbox.knowledge_base_id},
-        )
+    row = {"question": "How do I send something back?", "answer": "Ask us.", "status": "published"}
+    draft = {"question": "What comes next year?", "answer": "A lamp."}
+    for entry in (row, draft):
+        await faq.create(spine.database, entry, author="ada")
 
     assert list(await spine.intake.starters(4)) == ["How do I send something back?"]
