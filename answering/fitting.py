@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from answering.intents import QUESTION, IntentClassifier, general_examples
+from answering.signals import look_ups
 from core.types import Intent
 
 Vector = NDArray[np.float32]
 Vectors = Callable[[Sequence[str]], Awaitable[Mapping[str, Vector]]]
 
-FITTED_AS = "2026-11-24"
+FITTED_AS = "2026-11-24 look-ups"
 """Raised when the way of fitting changes, so that no older head is taken for a new one."""
 MOST_QUESTIONS = 600
 """Of a large base a sample stands for the rest: a fit must take seconds."""
@@ -95,11 +96,16 @@ def _keep(place: Path, classifier: IntentClassifier) -> None:
 
 
 def labelled(own: Sequence[tuple[str, str]], questions: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the examples, each text once; the base's own label beats ours, ours an entry's."""
+    """Return the examples, each text once; the base's own label beats ours, ours an entry's.
+
+    What customers of any business ask (`signals.look_ups`) stands beside what the entries ask: few
+    questions of few entries say little of how else such things are put, and "where are you located"
+    would be off topic in a shop whose entry says "stores".
+    """
     chosen = sorted(set(questions))  # in whatever order they come, the same fit
     if len(chosen) > MOST_QUESTIONS:
         chosen = random.Random(7).sample(chosen, MOST_QUESTIONS)
-    by_text = dict.fromkeys(chosen, QUESTION)
+    by_text = dict.fromkeys([*look_ups(), *chosen], QUESTION)
     by_text |= dict(general_examples())
     by_text |= dict(own)
     return sorted(by_text.items())

@@ -52,6 +52,12 @@ def read_adapter(folder: Path) -> Adapter:
 
     try:
         config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        if config.get("peft_type") != "LORA" or config.get("use_dora"):
+            raise ConfigurationError(
+                f"{folder} holds an adapter of the kind {config.get('peft_type')}: only LoRA can "
+                "be merged for the CPU runtime; serve it on transformers with DESKHAND_REPLY_MODEL="
+                "smollm2-135m-instruct-base and DESKHAND_ADAPTER"
+            )
         weights = load_file(folder / "adapter_model.safetensors")
         scale = float(config["lora_alpha"]) / float(config["r"])
         names = sorted(name for name in weights if name.endswith(".lora_A.weight"))
@@ -77,10 +83,14 @@ def merge(source: Path, adapter: Adapter | None, target: Path, kind: str = "Q8_0
         adapter: The change, or None to write the weights as they are.
         target: The file to write.
         kind: The number format of the changed tensors: `Q8_0`, `Q4_1`, `F16`.
+
+    Raises:
+        ConfigurationError: The adapter was trained on a model of another shape.
     """
     from gguf import GGUFReader, GGUFWriter
 
     reader = GGUFReader(source)
+    _check_fit(reader, adapter)
     architecture = reader.fields["general.architecture"].contents()
     writer = GGUFWriter(target, str(architecture))
     try:
@@ -92,6 +102,17 @@ def merge(source: Path, adapter: Adapter | None, target: Path, kind: str = "Q8_0
         writer.write_tensors_to_file()
     finally:
         writer.close()
+
+
+def _check_fit(reader: Any, adapter: Adapter | None) -> None:
+    shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
+    for name, (up, down) in (adapter.factors if adapter else {}).items():
+        if shapes.get(name) != (up.shape[0], down.shape[1]):
+            raise ConfigurationError(
+                f"the adapter does not fit this reply model: it changes {name} as "
+                f"{up.shape[0]} x {down.shape[1]}, which is {shapes.get(name) or 'not there'}; it "
+                "was trained on another base"
+            )
 
 
 def _gguf_name(name: str) -> str:

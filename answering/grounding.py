@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from answering.languages import same_language
 from answering.prompting import plain
@@ -17,6 +18,8 @@ SUPPORTED_FROM = 0.75
 Token precision against the passage follows human faithfulness ratings and needs no model:
 Adlakha et al., TACL 2024. At 0.75 no invention of the untuned model was let through in trials.
 """
+OWN_COVERS = 0.6
+"""Share of a failed sentence's content words from which an entry's own sentence replaces it."""
 LONGER_THAN_SOURCES = 1.3
 """A reply with more words than its sources has added something."""
 
@@ -52,7 +55,7 @@ _UNITS = re.compile(
     r"centimetre|metre|euro|pound|dollar|percent|piece)s?\b|[€$£%¥]",
     re.I,
 )
-_NEGATION = re.compile(
+NEGATION = re.compile(
     r"\b(?:no|not|never|none|nothing|nobody|neither|nor|without|cannot|can't|won't|don't|doesn't|"
     r"didn't|isn't|aren't|wasn't|couldn't|shouldn't|mustn't|unable|unavailable|unfortunately|"
     r"excluded|except|only|prohibited|forbidden|impossible)\b|n't\b",
@@ -86,84 +89,38 @@ _OFFER = re.compile(
 _ROLE = re.compile(
     r"\b(?:sources?|passages?|instructions?|as an ai|language model|customer:|assistant:)", re.I
 )
+ADMITS = re.compile(r"^I have no information (?:about|on) (?P<topic>[^.;]+)\.?$")
+"""What the reply model is taught to say where no source answers a part; it claims nothing."""
 _WAY = re.compile(r"\b(?:how|where|what (?:do|should|can) (?:i|we)|who|contact|send)\b", re.I)
 _COMPLETE = re.compile(r"[.!?。！？:)\]\"'*_`]\s*$")
-_FILLERS = frozenset(
-    [
-        "yes",
-        "no",
-        "not",
-        "also",
-        "however",
-        "therefore",
-        "sorry",
-        "unfortunately",
-        "please",
-        "you",
-        "your",
-        "we",
-        "our",
-        "it",
-        "its",
-        "they",
-        "there",
-        "here",
-        "so",
-        "then",
-        "such",
-        "long",
-        "need",
-        "want",
-        "like",
-        "able",
-        "possible",
-        "via",
-        "within",
-        "during",
-        "per",
-        "each",
-        "every",
-        "all",
-        "both",
-        "only",
-        "one",
-        "first",
-        "after",
-        "before",
-        "until",
-        "if",
-        "unless",
-        "when",
-        "while",
-        "but",
-        "than",
-        "more",
-        "most",
-        "least",
-        "less",
-        "much",
-        "many",
-        "very",
-        "too",
-        "offer",
-        "have",
-        "take",
-        "get",
-        "use",
-        "make",
-        "come",
-        "be",
-        "can",
-        "do",
-        "go",
-        "give",
-        "find",
-        "see",
-        "say",
-        "cost",
-    ]
-)
+# fmt: off
+_FILLERS = frozenset({
+    "yes", "no", "not", "also", "however", "therefore", "sorry", "unfortunately", "please",
+    "you", "your", "we", "our", "it", "its", "they", "there", "here", "so", "then", "such",
+    "long", "need", "want", "like", "able", "possible", "via", "within", "during", "per",
+    "each", "every", "all", "both", "only", "one", "first", "after", "before", "until", "if",
+    "unless", "when", "while", "but", "than", "more", "most", "least", "less", "much", "many",
+    "very", "too", "offer", "have", "take", "get", "use", "make", "come", "be", "can", "do",
+    "go", "give", "find", "see", "say", "cost",
+})
+# fmt: on
 _FILLER_TOKENS = frozenset(t for word in _FILLERS for t in tokens(word))
+
+
+class Label(StrEnum):
+    """What a sentence is by its passages."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the verifier says of a sentence; the chance of support is in [0, 1]."""
+
+    label: Label
+    support: float
 
 
 @dataclass(frozen=True)
@@ -186,6 +143,7 @@ def check(
     *,
     language: str,
     finished: bool = True,
+    verdicts: Mapping[str, Judgement] | None = None,
 ) -> Checked:
     """Return a reply without what its passages do not support.
 
@@ -195,6 +153,8 @@ def check(
         said: The customer's own words in this conversation, the latest last.
         language: The language in which the customer writes.
         finished: False where the model was cut off in the middle.
+        verdicts: What the verifier says of the sentences, by their text; what stands literally in
+            an entry needs none. Without a verifier the exact checks decide alone.
     """
     sentences = split_sentences(reply)
     if not finished or (sentences and not _COMPLETE.search(sentences[-1])):
@@ -211,11 +171,13 @@ def check(
     kept: list[str] = []
     failures: list[str] = []
     for number, sentence in enumerate(sentences):
-        failure = unsupported(sentence, source)
+        failure = unsupported(sentence, source) or refuted((verdicts or {}).get(sentence))
         if failure is None:
             kept.append(sentence)
             continue
         failures.append(failure)
+        if number and (own := _own_sentence(sentence, source)) and own not in " ".join(kept):
+            kept.append(own)  # said as staff wrote it
         if number == 0 and not failure.startswith("offers"):
             return Checked("", tuple(failures))  # the rest would hang in the air
     text = " ".join(kept)
@@ -226,6 +188,15 @@ def check(
     if len(text.split()) > LONGER_THAN_SOURCES * max(source.words, 12):
         return Checked("", (*failures, "longer than its sources"))
     return Checked(text, tuple(failures))
+
+
+def refuted(verdict: Judgement | None) -> str | None:
+    """Return why a sentence must not be said by the verifier, None where it may."""
+    if verdict is None or verdict.label is Label.SUPPORTED:
+        return None
+    if verdict.label is Label.CONTRADICTED:
+        return "contradicted by the entry"
+    return "not supported by the entry"
 
 
 @dataclass(frozen=True)
@@ -239,6 +210,7 @@ class Source:
     names: str
     words: int
     sentences: tuple[tuple[frozenset[str], bool], ...]
+    own: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, entries: Sequence[FaqEntry], said: Sequence[str]) -> Source:
@@ -254,10 +226,11 @@ class Source:
             names=fold("\n".join([*answers, *questions, *said[-1:]])),
             words=len(" ".join(answers).split()),
             sentences=tuple(
-                (frozenset(tokens(s)), bool(_NEGATION.search(s)))
+                (frozenset(tokens(s)), bool(NEGATION.search(s)))
                 for answer in answers
                 for s in split_sentences(answer)
             ),
+            own=tuple(s for answer in answers for s in split_sentences(answer)),
         )
 
 
@@ -283,6 +256,9 @@ def unsupported(sentence: str, source: Source) -> str | None:
     """Return why a sentence must not be said, None where its source supports it."""
     if _OFFER.search(sentence):
         return "offers what no entry says"
+    if (admits := ADMITS.match(sentence)) is not None:
+        strange = [t for t in tokens(admits["topic"]) if t not in source.tokens | _FILLER_TOKENS]
+        return "admits not to know what nobody asked" if strange else None
     if _PROMISE.search(sentence) and not _stands_in(_PROMISE, sentence, source):
         return "promises an action"
     if _ROLE.search(sentence):
@@ -305,6 +281,17 @@ def unsupported(sentence: str, source: Source) -> str | None:
     return _turned_round(sentence, source)
 
 
+def _own_sentence(sentence: str, source: Source) -> str | None:
+    """Return the entry's own sentence on what a failed one was about, None where none covers it."""
+    if _OFFER.search(sentence) or _PROMISE.search(sentence) or _ROLE.search(sentence):
+        return None
+    words = {t for t in tokens(sentence) if t not in _FILLER_TOKENS}
+    if not words or not source.own:
+        return None
+    best = max(source.own, key=lambda own: len(words & set(tokens(own))))
+    return best if len(words & set(tokens(best))) >= OWN_COVERS * len(words) else None
+
+
 def _turned_round(sentence: str, source: Source) -> str | None:
     """Return a failure where a sentence negates what its source affirms, or the other way."""
     if not source.sentences or len(source.sentences) > 40:
@@ -312,7 +299,7 @@ def _turned_round(sentence: str, source: Source) -> str | None:
     words = frozenset(tokens(sentence))
     best = max(source.sentences, key=lambda s: len(words & s[0]) / (len(words | s[0]) or 1))
     overlap = len(words & best[0])
-    negated = bool(_NEGATION.search(sentence))
+    negated = bool(NEGATION.search(sentence))
     if negated and not any(negative for _, negative in source.sentences):
         return "says no where the entry does not"
     if overlap >= 3 and best[1] and not negated and overlap >= 0.6 * len(words):
@@ -335,14 +322,14 @@ def _polarity(
     answer = plain(entries[0].answer)
     first = (split_sentences(answer) or [""])[0]
     is_yes, is_no = bool(_YES.search(first)), bool(_NO.search(first))
-    negative = is_no or (not is_yes and bool(_NEGATION.search(first)))
+    negative = is_no or (not is_yes and bool(NEGATION.search(first)))
     asked = said[-1] if said else ""
     if (says_yes or says_no) and not _POLAR.search(asked):
         return "yes or no to what asks for neither"
     if (
         (says_yes or says_no)
-        and _NEGATION.search(asked)
-        and not _NEGATION.search(entries[0].question)
+        and NEGATION.search(asked)
+        and not NEGATION.search(entries[0].question)
     ):
         return "yes or no to a question that is turned round"
     if (says_yes or says_no) and _takes_back(opening, asked, says_no=says_no):
@@ -355,7 +342,7 @@ def _polarity(
         return "says no where the entry says yes"
     if says_no and not is_no and not _denies(opening, answer):
         return "says no where the entry does not"
-    if is_no and not says_no and not _NEGATION.search(opening):
+    if is_no and not says_no and not NEGATION.search(opening):
         return "leaves out the entry's no"
     return None
 
@@ -396,7 +383,7 @@ def _takes_back(opening: str, asked: str, *, says_no: bool) -> bool:
     rest = opening.partition(",")[2] or opening.partition(" ")[2]
     words = {token for token in tokens(rest) if token not in _FILLER_TOKENS}
     return (
-        bool(words) and words <= set(tokens(asked)) and bool(_NEGATION.search(rest)) is not says_no
+        bool(words) and words <= set(tokens(asked)) and bool(NEGATION.search(rest)) is not says_no
     )
 
 
@@ -413,7 +400,7 @@ def _evades(reply: str, answer: str, asked: str) -> bool:
 def _denies(opening: str, answer: str) -> bool:
     """Return whether a sentence of the answer denies what the opening denies."""
     words = {t for t in tokens(opening) if t not in _FILLER_TOKENS}
-    denied = [set(tokens(s)) for s in split_sentences(answer) if _NEGATION.search(s)]
+    denied = [set(tokens(s)) for s in split_sentences(answer) if NEGATION.search(s)]
     return bool(words) and any(len(words & d) >= 0.7 * len(words) for d in denied)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +10,19 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+from answering import verifier
 from answering.engine import Engine
 from answering.generators.loading import load_generator
 from answering.generators.protocol import Generator
 from answering.pairing import NoEncoder, Pair, encoding_part, replying_part
-from answering.pipeline import Pipeline
+from answering.pipeline import VERIFIER, Pipeline
 from answering.promoted import read_encoder
+from core.errors import ConfigurationError
 from core.settings import Settings
-from retrieval.encoders import Encoder, load_encoder
+from retrieval.encoders import Encoder, cross, load_encoder
+from retrieval.encoders.protocol import PairScorer
+
+log = logging.getLogger(__name__)
 
 SPEAKS_ENGLISH = frozenset({"en"})
 SPEAKS_MANY = frozenset(
@@ -58,7 +64,8 @@ def load_pipeline(
         loading = beside.submit(_generator, settings, instead.adapter)
         encoder = _encoder(settings, instead.encoder)
         generator = loading.result()
-    return _pipeline(settings, Engine(encoder, generator, on_stall=on_stall).start())
+    engine = Engine(encoder, generator, scorers=_scorers(encoder), on_stall=on_stall)
+    return _pipeline(settings, engine.start())
 
 
 def pipeline_with_encoder(
@@ -75,7 +82,8 @@ def pipeline_with_encoder(
     Raises:
         ConfigurationError: The encoder cannot be loaded.
     """
-    encoding = Engine(_encoder(settings, folder), on_stall=on_stall).start()
+    encoder = _encoder(settings, folder)
+    encoding = Engine(encoder, scorers=_scorers(encoder), on_stall=on_stall).start()
     return _pipeline(settings, Pair(encoding, replying_part(pipeline.engine)))
 
 
@@ -106,7 +114,23 @@ def _pipeline(settings: Settings, engine: Engine | Pair) -> Pipeline:
         style=settings.reply_style,
         speaks=SPEAKS_MANY if _is_chosen(settings) else SPEAKS_ENGLISH,
         heads=settings.models_dir / "heads",
+        rewrites=settings.rewrite == "model",
     )
+
+
+def _scorers(encoder: Encoder) -> dict[str, PairScorer]:
+    """Return the verifier that ships, where it was trained on this encoder."""
+    folder = verifier.SHIPPED
+    if not (folder / cross.CONFIG).is_file():
+        return {}
+    try:
+        return {VERIFIER: cross.CrossEncoder.load(encoder, folder)}
+    except ConfigurationError as error:
+        log.warning(
+            "Replies are checked by rules alone",
+            extra={"action": "verifier_refused", "reason": str(error)},
+        )
+        return {}
 
 
 def _prepare_torch(settings: Settings) -> None:

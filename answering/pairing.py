@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from answering.engine import Engine
+from answering.engine import Engine, Told
 from answering.generators.protocol import Generated
 from answering.prompting import Prompt
 from core.errors import Unavailable
-from retrieval.encoders.protocol import Encoder, Vectors
+from retrieval.encoders.protocol import Encoder, PairScorer, Scores, Vectors
 
 
 class NoEncoder:
@@ -61,11 +61,24 @@ class Pair:
         """See `Engine.encode_examples`."""
         return await self.encoding.encode_examples(texts)
 
-    async def generate(self, prompt: Prompt, seconds: float, new_tokens: int) -> Generated:
+    async def score_pairs(
+        self, name: str, pairs: Sequence[tuple[str, str]], *, seconds: float = 30.0
+    ) -> Scores:
+        """See `Engine.score_pairs`; scorers share the encoder's base, and so its engine."""
+        return await self.encoding.score_pairs(name, pairs, seconds=seconds)
+
+    async def generate(
+        self, prompt: Prompt, seconds: float, new_tokens: int, on_text: Told | None = None
+    ) -> Generated:
         """See `Engine.generate`."""
         if self.replying is None:
             raise Unavailable("no reply model is loaded")
-        return await self.replying.generate(prompt, seconds, new_tokens)
+        return await self.replying.generate(prompt, seconds, new_tokens, on_text)
+
+    @property
+    def scorers(self) -> dict[str, PairScorer]:
+        """What reads pairs of texts, by name."""
+        return self.encoding.scorers
 
     @property
     def waiting(self) -> int:
@@ -105,3 +118,4 @@ def release(old: Engine | Pair, kept: Sequence[Engine | Pair]) -> None:
             generator.close()
         if id(engine) not in encoding:
             engine.encoder = NoEncoder()
+            engine.scorers = {}

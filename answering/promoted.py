@@ -148,11 +148,13 @@ class BaseModels:
         head: None where the base's classifier is the one fitted from examples.
         thresholds: None where the shipped ones hold.
         names: The versions by kind, for the trace.
+        adapter: The base's own adapter of the reply model; empty for the one of all bases.
     """
 
     head: IntentClassifier | None = None
     thresholds: Thresholds | None = None
     names: Mapping[str, str] = field(default_factory=dict[str, str])
+    adapter: str = ""
 
     def intents(self, general: Sequence[Intent], vector: Vector, text: str) -> Sequence[Intent]:
         """Return the intents of a message, given what the general classifier says."""
@@ -192,6 +194,7 @@ class Promotions:
     def __init__(self) -> None:
         self._heads: dict[KnowledgeBaseId | None, tuple[str, IntentClassifier | None]] = {}
         self._thresholds: dict[KnowledgeBaseId | None, tuple[str, Thresholds | None]] = {}
+        self._adapters: dict[KnowledgeBaseId, str] = {}
 
     def use_head(
         self, base_id: KnowledgeBaseId | None, head: IntentClassifier | None, name: str
@@ -205,12 +208,17 @@ class Promotions:
         """Let thresholds hold; None takes them back."""
         self._thresholds[base_id] = (name, thresholds)
 
+    def use_adapter(self, base_id: KnowledgeBaseId, name: str) -> None:
+        """Let a live adapter write a base's replies; an empty name takes it back."""
+        self._adapters[base_id] = name
+
     def of(self, base_id: KnowledgeBaseId) -> BaseModels:
         """Return what holds for a base now."""
         head_name, head = _own_or_common(self._heads, base_id)
         name, thresholds = _own_or_common(self._thresholds, base_id)
-        names = {"intents": head_name, "calibration": name}
-        return BaseModels(head, thresholds, {kind: n for kind, n in names.items() if n})
+        adapter = self._adapters.get(base_id, "")
+        names = {"intents": head_name, "calibration": name, "reply_adapter": adapter}
+        return BaseModels(head, thresholds, {kind: n for kind, n in names.items() if n}, adapter)
 
 
 def _own_or_common(

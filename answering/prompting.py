@@ -55,9 +55,15 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a generator gets; each renders it with its own model's chat template."""
+    """What a generator gets; each renders it with its own model's chat template.
+
+    Attributes:
+        messages: What is said to the model.
+        adapter: Name of the live adapter that writes; the model's own where it is empty.
+    """
 
     messages: tuple[ChatMessage, ...]
+    adapter: str = ""
 
 
 def build(

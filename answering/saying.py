@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from answering import grounding, prompting
+from answering import grounding, premises, prompting, safety
 from answering.generators.protocol import Finish, Generated
 from answering.prompting import Prompt
+from answering.streamed import Stream
+from answering.verifier import Judge, Score
 from core import texts
 from core.deciding import NOTHING_ASKED
 from core.dialogue import Option
-from core.errors import DeskhandError
+from core.errors import DeskhandError, LostClaim
+from core.ports import Show
 from core.types import (
     Author,
     Choice,
     Citation,
     Decision,
+    FallbackReason,
     FaqEntry,
     Holder,
     Passage,
@@ -43,19 +48,30 @@ _STRUCTURED = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s|```|!\[", re.MULTILINE)
 _FIGURE = re.compile(r"\d+")
 """The small model does not compare: "my first order is 35 euros" got a yes that begins at 40."""
 
-Generate = Callable[[Prompt, float], Awaitable[Generated]]
+LEGAL = "legal"
+"""The tag of entries whose wording binds: they are quoted whole, whatever the style."""
+
+OnText = Callable[[str], None]
+"""Told of the whole text so far, on the engine's thread."""
+Generate = Callable[[Prompt, float, OnText | None], Awaitable[Generated]]
 """Asks the engine for a reply within so many seconds."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """The words of a reply and how they came about."""
+    """The words of a reply and how they came about.
+
+    Attributes:
+        reason: Why these are the approved words, where an entry answers and the model does not.
+        checks: What was found wrong with what the model wrote.
+    """
 
     text: str
     tier: Tier = Tier.APPROVED
     is_markdown: bool = False
     citations: tuple[Citation, ...] = ()
     suggestions: tuple[str, ...] = ()
+    reason: FallbackReason | None = None
     checks: tuple[str, ...] = ()
 
 
@@ -77,32 +93,72 @@ class Words:
 
 
 async def answer(
-    question: Question, query: str, choice: Choice, words: Words, generate: Generate | None
+    question: Question,
+    query: str,
+    choice: Choice,
+    words: Words,
+    generate: Generate | None,
+    *,
+    score: Score | None = None,
+    show: Show | None = None,
 ) -> Said:
-    """Return the answer from the chosen entries."""
+    """Return the answer from the chosen entries.
+
+    Args:
+        question: What the customer said.
+        query: The same as a question that stands alone.
+        choice: The entries that answer, the first one most.
+        words: What the wording depends on.
+        generate: None where no model is loaded.
+        score: Asks the verifier about sentences; None where none is loaded.
+        show: Takes the sentences of a generated reply while it is written.
+
+    Raises:
+        LostClaim: `show` found that nobody wants the reply any more.
+    """
     entries = [passage.entry for passage in choice.passages]
     if generate is None:
-        return quoted(entries, ("quoted: no model is loaded",))
-    if (reason := quote_because(question, query, entries[0], words)) is not None:
-        return quoted(entries, (reason,))
+        return quoted(entries, FallbackReason.NO_MODEL)
+    if (reason := quote_because(question, query, entries, words)) is not None:
+        return quoted(entries, reason)
     said = [u.text for u in question.history if u.author is Author.CUSTOMER]
     message = "\n".join(question.messages)
-    prompt = prompting.build(message, entries, _latest(question.history), words.language)
+    history = _latest(question.history)
+    if (risk := _risk(message, entries, history)) is not None:
+        return quoted(entries, *risk)
+    prompt = prompting.build(message, entries, history, words.language)
+
+    judge = Judge(score)
+
+    async def check(text: str, *, finished: bool = True) -> grounding.Checked:
+        verdicts = await judge.verdicts(text, entries)
+        checked = grounding.check(
+            text,
+            entries,
+            [*said, message],
+            language=words.language,
+            finished=finished,
+            verdicts=verdicts,
+        )
+        return _filtered(checked, entries, question.knowledge_base.blocked)
+
+    # A second attempt shows nothing more by itself: what it writes may begin otherwise.
+    stream = Stream(show, check) if show is not None and not question.shown else None
+    seconds = question.seconds_left - SECONDS_TO_SPARE
     try:
-        written = await generate(prompt, question.seconds_left - SECONDS_TO_SPARE)
+        written = await _written(generate, prompt, seconds, stream)
+        if written.finish is Finish.ERROR:
+            return quoted(entries, FallbackReason.MODEL, (str(written.error),))
+        checked = await check(written.text, finished=written.finish is Finish.STOP)
+    except LostClaim:
+        raise
     except DeskhandError as error:
-        return quoted(entries, (f"quoted: {error}",))
-    if written.finish is Finish.ERROR:
-        return quoted(entries, (f"quoted: the model failed ({written.error})",))
-    checked = grounding.check(
-        written.text,
-        entries,
-        [*said, message],
-        language=words.language,
-        finished=written.finish is Finish.STOP,
-    )
+        return quoted(entries, FallbackReason.ENGINE, (str(error),))
+    before = stream.shown if stream is not None else " ".join(question.shown)
     if not checked.text:
-        return quoted(entries, tuple(f"check: {f}" for f in checked.failures))
+        return quoted(entries, FallbackReason.CHECK, checked.failures)
+    if not checked.text.startswith(before):
+        return quoted(entries, FallbackReason.CHECK, ("begins otherwise than what was shown",))
     return Said(
         checked.text,
         Tier.GENERATED,
@@ -111,32 +167,109 @@ async def answer(
     )
 
 
-def quote_because(question: Question, query: str, entry: FaqEntry, words: Words) -> str | None:
-    """Return why the approved answer is quoted, None where a reply is to be generated."""
-    style = entry.style or question.knowledge_base.style or words.style
-    if style is ReplyStyle.VERBATIM:
-        return "quoted: the style is verbatim"
-    language = entry.locale.split("-")[0].lower()
-    if words.language not in words.speaks or language not in words.speaks:
-        return "quoted: the model does not speak this language"
-    if question.seconds_left - SECONDS_TO_SPARE < words.seconds_a_reply:
-        return "quoted: the deadline leaves no time"
-    if question.waiting > BUSY_TURNS:
-        return "quoted: many turns wait"
-    if style is ReplyStyle.GENERATED:
-        return None
-    if _STRUCTURED.search(entry.answer) or len(entry.answer) > QUOTE_LONGER_THAN:
-        return "quoted: the answer is a list or long"
-    if _same_words(query, (entry.question, *entry.alternates)):
-        return "quoted: the question is the entry's own"
-    if set(_FIGURE.findall(query)) - set(_FIGURE.findall(entry.question)):
-        return "quoted: the customer's own figures may decide it"
+def _risk(
+    message: str, entries: Sequence[FaqEntry], history: Sequence[Utterance]
+) -> tuple[FallbackReason, tuple[str, ...]] | None:
+    """Return what speaks against giving this turn to the model at all."""
+    said = [u.text for u in history if u.author is Author.CUSTOMER]
+    if (why := safety.inspect([*said, message], entries).quote_because) is not None:
+        return FallbackReason.INSTRUCTION, (why,)
+    if (premise := premises.contradicted(message, entries)) is not None:
+        return FallbackReason.PREMISE, (premise.why,)
     return None
 
 
-def quoted(entries: Sequence[FaqEntry], checks: tuple[str, ...] = ()) -> Said:
+def _filtered(
+    checked: grounding.Checked, entries: Sequence[FaqEntry], phrases: Sequence[str]
+) -> grounding.Checked:
+    """Return what is left without sentences that hold a blocked phrase or echo the customer."""
+    kept: list[str] = []
+    failures = list(checked.failures)
+    for number, sentence in enumerate(grounding.split_sentences(checked.text)):
+        if (phrase := safety.blocked(sentence, phrases)) is not None:
+            failures.append(f"holds the blocked phrase {phrase!r}")
+        elif safety.strays(sentence, entries):
+            failures.append("says what stands in no entry")
+        else:
+            kept.append(sentence)
+        if number == 0 and not kept:
+            return grounding.Checked("", tuple(failures))  # the rest would hang in the air
+    if len(failures) == len(checked.failures):
+        return checked
+    return grounding.Checked(" ".join(kept), tuple(failures))
+
+
+async def _written(
+    generate: Generate, prompt: Prompt, seconds: float, stream: Stream | None
+) -> Generated:
+    """Return what the model wrote; its sentences go to the stream meanwhile.
+
+    Raises:
+        LostClaim: The stream found that nobody wants it; the model is told to stop.
+    """
+    if stream is None:
+        return await generate(prompt, seconds, None)
+    writing = asyncio.ensure_future(generate(prompt, seconds, stream.heard))
+    showing = asyncio.ensure_future(stream.run())
+    try:
+        await asyncio.wait([writing, showing], return_when=asyncio.FIRST_COMPLETED)
+        if not writing.done() and showing.exception() is not None:
+            writing.cancel()
+        stream.end()
+        await showing
+        return await writing
+    finally:
+        for task in (writing, showing):
+            task.cancel()
+        await asyncio.gather(writing, showing, return_exceptions=True)
+
+
+def quote_because(
+    question: Question, query: str, entries: Sequence[FaqEntry], words: Words
+) -> FallbackReason | None:
+    """Return why the approved answer is quoted, None where a reply is to be generated."""
+    entry = entries[0]
+    style = entry.style or question.knowledge_base.style or words.style
+    if any(is_legal(e) for e in entries):
+        return FallbackReason.LEGAL
+    if style is ReplyStyle.VERBATIM:
+        return FallbackReason.VERBATIM
+    language = entry.locale.split("-")[0].lower()
+    if words.language not in words.speaks or language not in words.speaks:
+        return FallbackReason.LANGUAGE
+    if question.seconds_left - SECONDS_TO_SPARE < words.seconds_a_reply:
+        return FallbackReason.DEADLINE
+    if question.waiting > BUSY_TURNS:
+        return FallbackReason.QUEUE
+    if style is ReplyStyle.GENERATED:
+        return None
+    if _STRUCTURED.search(entry.answer) or len(entry.answer) > QUOTE_LONGER_THAN:
+        return FallbackReason.LONG
+    if _same_words(query, (entry.question, *entry.alternates)):
+        return FallbackReason.SAME_QUESTION
+    if set(_FIGURE.findall(query)) - set(_FIGURE.findall(entry.question)):
+        return FallbackReason.FIGURES
+    return None
+
+
+def is_legal(entry: FaqEntry) -> bool:
+    """Return whether staff tagged an entry as a text whose wording binds; never guessed."""
+    return any(tag.strip().lower() == LEGAL for tag in entry.tags)
+
+
+def quoted(
+    entries: Sequence[FaqEntry],
+    reason: FallbackReason | None = None,
+    checks: tuple[str, ...] = (),
+) -> Said:
     """Return the approved answer, as staff wrote it."""
-    return Said(entries[0].answer, is_markdown=True, citations=cite(entries[:1]), checks=checks)
+    return Said(
+        entries[0].answer,
+        is_markdown=True,
+        citations=cite(entries[:1]),
+        reason=reason,
+        checks=checks,
+    )
 
 
 def joined(said: Sequence[Said]) -> Said:
@@ -147,6 +280,7 @@ def joined(said: Sequence[Said]) -> Said:
         Tier.APPROVED if approved else Tier.GENERATED,
         is_markdown=bool(approved),
         citations=tuple(citation for s in said for citation in s.citations),
+        reason=next((s.reason for s in said if s.reason is not None), None),
         checks=tuple(check for s in said for check in s.checks),
     )
 

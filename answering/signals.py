@@ -402,6 +402,11 @@ def seeking_examples() -> list[Labelled]:
     return [*ours, *social]
 
 
+def look_ups() -> list[str]:
+    """Return what customers ask of businesses of all kinds, in six languages."""
+    return [row.text for row in _read("seeking.csv") if row.label == LOOK_UP]
+
+
 def as_asking(examples: Sequence[Labelled]) -> list[Labelled]:
     """Return examples of what asks anything: a question that records answer is one, too."""
     return [replace(e, label=LOOK_UP) if e.label == RECORD else e for e in examples]

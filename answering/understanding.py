@@ -32,6 +32,7 @@ from core.types import (
 )
 from retrieval.entities import About, EntityIndex, gist, talked_about
 from retrieval.index import KnowledgeIndex
+from retrieval.places import placed
 from retrieval.rewriting import Context, candidates, must_lean, new_words, points_back
 
 Vector = NDArray[np.float32]
@@ -155,13 +156,13 @@ def read(question: Question, index: KnowledgeIndex, clarify_texts: Collection[st
     """
     text = "\n".join(question.messages)
     asked = question_part(text)
-    query = asked or text
+    query = placed(asked or text, index.knows)
     state = state_before(question, index)
     # What a question back offered was not said of anything: its options are not talked about.
     history = [u for u in question.history if not _asks_back(u, clarify_texts)]
     context = _context(state, history, index)
     readings = candidates(query, context) if asked else [query]
-    parts = parts_of(text) or _clauses(query)
+    parts = [placed(part, index.knows) for part in parts_of(text) or _clauses(query)]
     return Message(
         text,
         query,

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from answering.engine import Told
 from answering.generators.protocol import ContinuousGenerator, Generated
 from answering.loading import load_pipeline
 from answering.pipeline import Pipeline
@@ -38,9 +39,11 @@ async def prompts(pipeline: Pipeline) -> list[Prompt]:
     seen: list[Prompt] = []
     generate = pipeline.engine.generate
 
-    async def recording(prompt: Prompt, seconds: float, new_tokens: int) -> Generated:
+    async def recording(
+        prompt: Prompt, seconds: float, new_tokens: int, on_text: Told | None = None
+    ) -> Generated:
         seen.append(prompt)
-        return await generate(prompt, seconds, new_tokens)
+        return await generate(prompt, seconds, new_tokens, on_text)
 
     pipeline.engine.generate = recording  # type: ignore[method-assign]
     for text in QUESTIONS:
@@ -48,14 +51,16 @@ async def prompts(pipeline: Pipeline) -> list[Prompt]:
     return seen
 
 
-def rate(generator: ContinuousGenerator, wanted: list[Prompt], total: int) -> dict[str, Any]:
+def rate(
+    generator: ContinuousGenerator, wanted: list[Prompt], total: int, new_tokens: int = NEW_TOKENS
+) -> dict[str, Any]:
     """Keep 16 under way until so many are done; return replies and tokens per second."""
     waiting = enumerate(itertools.islice(itertools.cycle(wanted), total))
     done: list[Generated] = []
     begun = time.perf_counter()
     while len(done) < total:
         while generator.running < AT_ONCE and (following := next(waiting, None)) is not None:
-            generator.start(*following, NEW_TOKENS)
+            generator.start(*following, new_tokens)
         done.extend(generator.step().values())
     took = time.perf_counter() - begun
     return {

@@ -177,7 +177,9 @@ def routes(receiver: Receiver, source: Source, authorize: Authorize) -> APIRoute
     ) -> StreamingResponse:
         """Stream server-sent events, from the first message or from `after` or Last-Event-ID on.
 
-        An unnamed event is a whole message; `status` says whether the bot is at work.
+        An unnamed event is a whole message; `status` says whether the bot is at work; `sentence`
+        is the next checked sentence of a reply that is still being written: the message with the
+        same `turn_id` begins with it, or has it above the approved text.
         """
         found, _ = await conversations.show(
             source.database, checked_name(conversation, "conversation"), limit=1

@@ -11,10 +11,12 @@ from datetime import UTC
 from typing import Any
 
 from core.db import messages as rows
+from core.db import sentences
 from core.db.connect import Database
+from core.db.sentences import Sentence
 from core.errors import Unavailable
 from core.following import Followers
-from core.types import Conversation, ConversationId, Message
+from core.types import Author, Conversation, ConversationId, Message, TurnId
 
 HEARTBEAT_SECONDS = 15.0
 """Proxies close a silent connection after 30 s or more; each beat also reads again."""
@@ -72,6 +74,15 @@ def status_json(conversation: Conversation) -> dict[str, Any]:
     }
 
 
+def sentence_json(sentence: Sentence) -> dict[str, Any]:
+    """Return a sentence of a reply that is still being written; `number` counts within its turn."""
+    return {
+        "turn_id": str(sentence.turn_id),
+        "number": sentence.position,
+        "text": sentence.text,
+    }
+
+
 def position_after(last_event_id: str | None, after: int) -> int:
     """Return from where a stream goes on; a header that is no position of ours is ignored."""
     if last_event_id and last_event_id.isascii() and last_event_id.isdigit():
@@ -97,17 +108,21 @@ async def follow(
 ) -> AsyncGenerator[str, None]:
     """Yield what is said in a conversation after a position, and the status as it changes.
 
+    The sentences of a reply that is still being written come as events of their own; a stream that
+    begins anew repeats them until the message that begins with them is there.
+
     While the database is away the stream stays open: a browser gives up on a stream that answers
     with an error, but not on a quiet one.
     """
     status: dict[str, Any] | None = None
+    shown: set[tuple[TurnId, int]] = set()
     yield f"retry: {RECONNECT_MILLISECONDS}\n\n"
     with source.followers.follow(conversation_id) as changed:
         while not source.stopping.is_set():
             changed.clear()
             pause = heartbeat_seconds
             try:
-                conversation, said = await _read(source.database, conversation_id, after)
+                conversation, said, written = await _read(source.database, conversation_id, after)
             except Unavailable:
                 pause = DATABASE_AWAY_SECONDS
             else:
@@ -118,6 +133,10 @@ async def follow(
                     return
                 if len(said) == PAGE:
                     continue
+                fresh = [s for s in written if (s.turn_id, s.position) not in shown]
+                shown = {(s.turn_id, s.position) for s in written}
+                for sentence in fresh:
+                    yield event(sentence_json(sentence), name="sentence")
                 now = status_json(conversation)
                 if now != status:
                     status = now
@@ -128,12 +147,15 @@ async def follow(
 
 async def _read(
     database: Database, conversation_id: ConversationId, after: int
-) -> tuple[Conversation | None, Sequence[Message]]:
+) -> tuple[Conversation | None, Sequence[Message], Sequence[Sentence]]:
     async with database.transaction() as conn:
-        # The state first: what is said in between is then read, and told of, once more.
+        # The state first: what is said in between is then read, and told of, once more. The
+        # messages last: a sentence that one of them took over meanwhile is not told of after it.
         conversation = await rows.conversation(conn, conversation_id)
+        written = await sentences.of_conversation(conn, conversation_id)
         said = await rows.messages(conn, conversation_id, after_position=after, limit=PAGE)
-    return conversation, said
+    replied = {message.turn_id for message in said if message.author is not Author.CUSTOMER}
+    return conversation, said, [s for s in written if s.turn_id not in replied]
 
 
 async def _woken(changed: asyncio.Event, stopping: asyncio.Event, seconds: float) -> bool:

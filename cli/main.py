@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli import masking
 from cli.configuration import Options
 from core.errors import DeskhandError, InvalidInput
 
@@ -30,7 +31,9 @@ COMMANDS = (
     "cli.commands.labels",
     "cli.commands.calibrate",
     "cli.commands.alerts",
+    "cli.commands.bases",
     "cli.commands.texts",
+    "cli.commands.blocked",
     "cli.commands.slack",
     "cli.commands.sample",
     "cli.commands.train",
@@ -112,6 +115,7 @@ def _before(
         typer.Option("--version", is_eager=True, callback=_show_version, help="Show the release."),
     ] = False,
 ) -> None:
+    masking.install()
     context.obj = Options(config=config.absolute() if config else None)
 
 

@@ -28,6 +28,7 @@ from core.db.faq import Filter, LockedBase, Revision
 from core.errors import Conflict, InvalidInput, NotFound
 from core.faq_entries import STATUSES, checked, free_id, normalised, same
 from core.faq_files import BadRow, Row
+from core.faq_warnings import warnings_of
 from core.types import FaqEntry
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ PAGE_LIMIT = 500
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that was not imported."""
+    """A row that was not imported, or one that staff should look at."""
 
     line: int
     reason: str
@@ -57,6 +58,7 @@ class Report:
         rejected: The first rows that were not imported, in the file's order.
         rejected_total: How many were not.
         ignored: Columns or keys that mean nothing to us.
+        warned: The first rows that were imported and that staff should look at, with the reason.
         imported: False where a bad row kept a strict import from importing anything.
     """
 
@@ -67,6 +69,7 @@ class Report:
     rejected: list[Rejected] = field(default_factory=list[Rejected])
     rejected_total: int = 0
     ignored: set[str] = field(default_factory=set[str])
+    warned: list[Rejected] = field(default_factory=list[Rejected])
     imported: bool = True
 
     def reject(self, line: int, reason: str) -> None:
@@ -74,6 +77,11 @@ class Report:
         self.rejected_total += 1
         if len(self.rejected) < REPORTED_ROWS:
             self.rejected.append(Rejected(line, reason))
+
+    def warn(self, line: int, reason: str) -> None:
+        """Note something about a row that is imported."""
+        if len(self.warned) < REPORTED_ROWS:
+            self.warned.append(Rejected(line, reason))
 
     def lines(self) -> list[str]:
         """Return the rejected rows as messages, such as `faq.csv line 14: answer is blank.`"""
@@ -481,6 +489,8 @@ async def _import_batch(
             report.unchanged += 1
             continue
         changed.append(entry)
+        for reason in warnings_of(entry):
+            report.warn(row.line, reason)
         report.updated += before is not None
         report.created += before is None
     if changed:

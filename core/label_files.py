@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from core import telemetry
 from core.db.labels import Label
 from core.errors import InvalidInput
 from core.intake import check_text
 from core.intents import LABEL
+from core.masking import mask_prose
 
 FORMATS = ("csv", "jsonl")
 COLUMNS = ("text", "label", "entry_id", "none", "not", "locale", "source", "weight", "turn")
@@ -227,7 +227,7 @@ def write(labels: Sequence[Label], ending: str, *, raw: bool = False) -> Iterato
 
 def _row(label: Label, *, raw: bool) -> dict[str, Any]:
     def shown(text: str) -> str:
-        return text if raw else telemetry.mask(text)
+        return text if raw else mask_prose(text)
 
     wrong = label.is_correct is False and label.chosen_entry_id
     row: dict[str, Any] = {

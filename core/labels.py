@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-from core import telemetry, weak_labels
+from core import weak_labels
 from core.db import faq, inboxes
 from core.db import labels as rows
 from core.db.connect import Connection, Database
@@ -18,6 +18,7 @@ from core.db.labels import Asked, Label
 from core.errors import InvalidInput, NotFound
 from core.intents import LABEL
 from core.label_files import AUTHOR_LIMIT_CHARACTERS, Line
+from core.masking import mask_prose
 from core.types import KnowledgeBaseId, TurnId
 from core.weak_labels import Answers
 from core.words import words
@@ -165,7 +166,7 @@ async def take_in(
 
 def _keys(label: Label) -> list[tuple[str, str]]:
     """Return what a label says of its text; an export is masked and is known all the same."""
-    text = " ".join(telemetry.mask(label.text).split())
+    text = " ".join(mask_prose(label.text).split())
     said = list[tuple[str, str]]()
     if label.entry_id is not None:
         said.append((text, f"entry {label.entry_id}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     """CPU threads of the models; 0 takes the cores there are."""
     model_url: str | None = None
     reply_style: ReplyStyle = ReplyStyle.ADAPTIVE
+    rewrite: Literal["rules", "model"] = "rules"
+    """What makes a follow-up stand alone; the model is the reply model, which must be a large one.
+    """
     reply_deadline: float = Field(default=30.0, gt=0, le=3600)
     """Seconds until a customer who still waits is told so."""
     debounce: float = Field(default=0.4, ge=0, le=30)
@@ -69,6 +72,8 @@ class Settings(BaseSettings):
     """Seconds after which an undelivered message is no longer worth sending."""
     worker_concurrency: int = Field(default=32, ge=1, le=1000)
     """Turns that one answering worker has in hand at once."""
+    train_replies_hours: float = Field(default=0.0, ge=0, le=8760)
+    """Hours between trainings of the reply model on agents' replies; 0 never trains."""
     log_level: str = "INFO"
     metrics_port: int = Field(default=0, ge=0, le=65_535)
     """Port of /metrics in worker, sender and scheduler; 0 leaves their figures to the gateway."""
@@ -127,6 +132,14 @@ class Settings(BaseSettings):
         if self.reply_model.startswith("openai:") and not self.reply_model_url:
             raise ValueError(
                 "reply_model names an OpenAI-compatible server: set reply_model_url to its address"
+            )
+        if (
+            self.rewrite == "model"
+            and self.reply_model == type(self).model_fields["reply_model"].default
+        ):
+            raise ValueError(
+                "rewrite=model needs a large model: the small one that ships cannot do it; set "
+                "reply_model to another, or rewrite=rules"
             )
         return self
 

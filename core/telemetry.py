@@ -1,10 +1,9 @@
-"""Logs, masking, trace ids and the names of all metrics."""
+"""Logs, trace ids and the names of all metrics."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Generator
@@ -15,6 +14,8 @@ from typing import TextIO
 from uuid import uuid4
 
 from prometheus_client import Counter, Histogram, disable_created_metrics
+
+from core.masking import mask as mask
 
 disable_created_metrics()  # a second series a counter, which nobody reads
 
@@ -73,28 +74,6 @@ def stage(name: str) -> Generator[None]:
         yield
     finally:
         STAGE_SECONDS.labels(name).observe(time.perf_counter() - begun)
-
-
-# Personal data and secrets, in the order in which they are looked for.
-_MASKS = (
-    (re.compile(r"xox[a-z]-[\w-]+|xapp-[\w-]+"), "[slack token]"),
-    (re.compile(r"(?<![\w])\d{6,12}:[\w-]{30,}"), "[telegram token]"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 [token]"),
-    (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), "[login]"),
-    (re.compile(r"v0=[0-9a-f]{64}"), "[signature]"),
-    (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}"), "[e-mail]"),
-    (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"), "[iban]"),
-    (re.compile(r"(?<![\w-])(?:\d[ -]?){13,19}(?![\w-])"), "[card]"),
-    (re.compile(r"(?<![\w.:/-])\+?\(?\d{2,4}\)?(?:[ ./-]\(?\d{2,4}\)?){2,5}(?![\w:-])"), "[phone]"),
-    (re.compile(r"(?<![\w.:/-])\+?\d{9,12}(?![\w:-])"), "[phone]"),
-)
-
-
-def mask(text: str) -> str:
-    """Return a text without the personal data and secrets that a pattern can find."""
-    for pattern, replacement in _MASKS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

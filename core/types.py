@@ -82,6 +82,10 @@ class FallbackReason(StrEnum):
     """The entry's own question, or one of its alternates, was asked."""
     FIGURES = "figures"
     """The customer's own figures may decide the answer, and the model does not compare."""
+    INSTRUCTION = "instruction"
+    """The message or an entry holds what would steer a model."""
+    PREMISE = "premise"
+    """The customer takes for given what the entry denies."""
     ENGINE = "engine"
     """The engine refused, or ran out of time."""
     MODEL = "model"
@@ -418,6 +422,7 @@ class KnowledgeBase:
         texts: System texts that staff changed: `texts[locale][key]`.
         tolerated_error: The share of wrong answers that staff accept, in (0, 1).
         style: How answers are worded; None leaves it to the process's setting.
+        blocked: Phrases that staff want in no generated reply.
     """
 
     id: KnowledgeBaseId
@@ -426,6 +431,7 @@ class KnowledgeBase:
     style: ReplyStyle | None = None
     tolerated_error: float = 0.05
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    blocked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ class ReportOut(BaseModel):
     rejected: list[RejectedOut]
     rejected_total: int
     ignored: list[str] = Field(description="Columns that mean nothing here.")
+    warned: list[RejectedOut] = Field(description="Rows to look at; they were imported.")
     imported: bool
 
 
@@ -188,6 +189,7 @@ def report_out(report: Report) -> ReportOut:
         rejected=[RejectedOut(**asdict(each)) for each in report.rejected],
         rejected_total=report.rejected_total,
         ignored=sorted(report.ignored),
+        warned=[RejectedOut(**asdict(each)) for each in report.warned],
         imported=report.imported,
     )
 

@@ -119,13 +119,18 @@ class Calibrator:
         return (shifted / shifted.sum())[:-1]
 
     def answer_from(self, tolerated_error: float) -> float:
-        """Return the confidence from which answers keep the error rate that staff tolerate.
+        """Return the confidence from which answers keep the error rate that staff tolerate."""
+        return threshold_for(self.thresholds, tolerated_error)
 
-        The nearest stricter rate that was fitted stands for one in between.
-        """
-        fitted = sorted((float(rate), threshold) for rate, threshold in self.thresholds.items())
-        usable = [threshold for rate, threshold in fitted if rate <= tolerated_error + 1e-9]
-        return usable[-1] if usable else fitted[0][1]
+
+def threshold_for(thresholds: Mapping[str, float], tolerated_error: float) -> float:
+    """Return the threshold of a tolerated error rate.
+
+    The nearest stricter rate that was fitted stands for one in between.
+    """
+    fitted = sorted((float(rate), threshold) for rate, threshold in thresholds.items())
+    usable = [threshold for rate, threshold in fitted if rate <= tolerated_error + 1e-9]
+    return usable[-1] if usable else fitted[0][1]
 
 
 @cache

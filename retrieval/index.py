@@ -197,6 +197,10 @@ class KnowledgeIndex:
             self._names = {name: folded for name in entities if (folded := bare(name))}
         return self._names
 
+    def knows(self, name: str) -> bool:
+        """Return whether all words of a name stand in some entry."""
+        return self._lexical.knows(name)
+
     def apply(self, changes: Sequence[Change], removed: Sequence[str] = ()) -> None:
         """Put new and edited entries in, take others out; the rest is not touched."""
         for entry_id in removed:

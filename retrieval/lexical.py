@@ -277,6 +277,11 @@ class LexicalIndex:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def knows(self, name: str) -> bool:
+        """Return whether all words of a name stand in some entry."""
+        words = tokens(name)
+        return bool(words) and all(self._postings.get(word) for word in words)
+
     def put(self, entry: FaqEntry) -> None:
         """Add an entry, or replace the one with its id."""
         self.remove(entry.id)

@@ -40,7 +40,15 @@ _ELIDED = re.compile(r"\s+ones?$", re.IGNORECASE)
 _NAME = re.compile(r"(?<!^)(?<![.!?]\s)\b[A-Z][\w-]+\b")
 _LEAD_ZH = re.compile(r"^(?:那么|那|还有|另外|如果是|如果|换成|要是)+")
 _TAIL_ZH = re.compile(r"(?:呢|的呢|怎么样)?[？?。!！]*$")
-_POINTER_ZH = re.compile(r"它们|它|这个|那个|这款|那款|这些|那些|这种|那种")
+_POINTER_ZH = re.compile(
+    r"它们|它家|它|这个|那个|这款|那款|这家|那家|这间|那间|这些|那些|这种|那种"
+    r"|それ|これ|あれ|(?:その|この|あの)(?=[\u30a0-\u9fff])"
+)
+_NAME_ZH = re.compile(
+    r"[《「『“\"]([^》」』”\"]{2,30})[》」』”\"]|([A-Za-z][\w'-]*(?: [A-Z\d][\w'-]*)*)"
+)
+"""What is certainly a name in a text without spaces: in quotes, or in Latin letters."""
+_LEAD_JA = re.compile(r"^(?:じゃあ|じゃ|では|それでは|それと|あと|ちなみに)[、,]?")
 _HAN = re.compile("[\u3400-\u9fff]")
 
 
@@ -128,6 +136,7 @@ def leans(message: str) -> bool:
         stripped = message.strip()
         return bool(
             _LEAD_ZH.search(stripped)
+            or _LEAD_JA.search(stripped)
             or _POINTER_ZH.search(stripped)
             or stripped.rstrip("？?").endswith("呢")
             or len(tokens(message)) <= 2
@@ -140,7 +149,10 @@ def leans(message: str) -> bool:
 def must_lean(message: str) -> bool:
     """Return whether a message says by its form that it continues what was said before."""
     if _HAN.search(message):
-        return bool(_LEAD_ZH.search(message.strip()) or message.strip(" ？?").endswith("呢"))
+        stripped = message.strip(" ？?")
+        return bool(
+            _LEAD_ZH.search(stripped) or _LEAD_JA.search(stripped) or stripped.endswith("呢")
+        )
     return bool(_LEAD.search(message)) and len(tokens(message)) <= ELLIPTIC_WORDS + 1
 
 
@@ -186,8 +198,10 @@ def standalone(message: str, said: Sequence[str]) -> str:
         message: What the customer says.
         said: What was said before, by anybody, oldest first.
     """
-    if not said or _HAN.search(message):
+    if not said:
         return message
+    if _HAN.search(message):
+        return _standalone_zh(message, said)
     phrases = _salient(said)
     open_phrases = [phrase for phrase in phrases if not _names(message, phrase.text)]
     if not open_phrases:
@@ -201,6 +215,18 @@ def standalone(message: str, said: Sequence[str]) -> str:
     added = ADDED_TO_NAMED if own else ADDED
     extra = [p.text for p in open_phrases[:added] if not _names(text, p.text)]
     return " ".join([text, *extra])
+
+
+def _standalone_zh(message: str, said: Sequence[str]) -> str:
+    """Return a Chinese or Japanese message with its pronoun exchanged for the name said last.
+
+    Only what is certainly a name is taken: a phrase has no visible end in these languages. Names
+    that the base knows are put in by `candidates`.
+    """
+    if not _POINTER_ZH.search(message) or _NAME_ZH.search(message):
+        return message
+    names = [quoted or latin for text in said for quoted, latin in _NAME_ZH.findall(text)]
+    return _POINTER_ZH.sub(lambda _: names[-1], message, count=1) if names else message
 
 
 @dataclass(frozen=True)
@@ -290,7 +316,7 @@ def _with_entity(message: str, entity: str) -> str:
 def _fresh_part(message: str) -> str:
     """Return what a follow-up adds, without the words that only tie it on."""
     if _HAN.search(message):
-        fresh = _TAIL_ZH.sub("", _LEAD_ZH.sub("", message.strip()))
+        fresh = _TAIL_ZH.sub("", _LEAD_JA.sub("", _LEAD_ZH.sub("", message.strip())))
     else:
         fresh = _LEAD.sub("", message).strip(" ?!.")
     return fresh or message

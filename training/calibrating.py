@@ -26,6 +26,7 @@ from scipy.stats import binom
 from answering.fitting import labelled
 from answering.intents import OUT_OF_SCOPE, IntentClassifier, general_examples
 from answering.politeness import question_part
+from answering.signals import look_ups
 from core.types import FaqEntry
 from retrieval.encoders.protocol import Encoder
 from retrieval.entities import gist, talked_about
@@ -40,6 +41,7 @@ from retrieval.fusion import (
 )
 from retrieval.index import Change, KnowledgeIndex, blended, doubts, texts_of
 from retrieval.rewriting import is_chinese
+from training.businesses import Asked, own_data
 from training.dialogues import dialogues, split
 
 Matrix = NDArray[np.float32]
@@ -55,7 +57,9 @@ FOLDS = 5
 NEGATIVE_LABELS = frozenset({OUT_OF_SCOPE, "greeting", "thanks", "goodbye", "human_request"})
 MISSING_SHARE = 0.1
 """How much a question whose entry was taken out counts: customers ask it less often."""
-TRAFFIC = {"customer": 1.0, "missing": 0.05, "unrelated": 0.05}
+TRAFFIC = {
+    "customer": 1.0, "missing": 0.05, "unrelated": 0.05, "business": 0.1, "business gap": 0.03,
+}  # fmt: skip
 """How often each kind of case is met, for the thresholds.
 
 Left-out alternates are harder than what customers say and are not counted; most messages without
@@ -68,6 +72,9 @@ UNRELATED_SHARE = 0.3
 ASKED_SHARE = 0.5
 SPLIT_SEED = 5
 """Half of the entities are asked for; conversations about the others are left to measure on."""
+BUSINESS_SHARES = {"business": 0.1, "business missing": 0.015, "business gap": 0.05}
+"""How much a question to one of our invented businesses counts: most were written to share hardly
+a word with their entry, which is harder than what customers write."""
 CONVERSATION_SHARE = 0.05
 """How much a conversation made by rule counts: there can be any number of them."""
 
@@ -113,7 +120,7 @@ class Cases:
         self._passages = _encoded(wanted, encoder.encode_passages)
         asked = [alternate for entry in entries for alternate in entry.alternates]
         asked += [text for text, _ in [*examples, *questions]]
-        asked += [entry.question for entry in entries]
+        asked += [*look_ups(), *(entry.question for entry in entries)]
         self._queries = _encoded(asked, encoder.encode_queries)
         self._index = KnowledgeIndex(encoder.dimensions, UNFITTED)
         self._index.apply([self._change(entry) for entry in entries])
@@ -195,7 +202,7 @@ class Cases:
         some = [e for i, e in enumerate(self._examples) if i % 2 == half]
         questions = [e.question for i, e in enumerate(self._entries) if i % 2 != half]
         given = labelled([e for e in some if e not in general_examples()], questions)
-        held = {text for text, _ in some} | set(questions)
+        held = {text for text, _ in some} | set(questions) | set(look_ups())
         kept = [(text, label) for text, label in given if text in held]
         vectors = np.stack([self._queries[text] for text, _ in kept])
         return IntentClassifier.fit(vectors, [label for _, label in kept])
@@ -249,6 +256,46 @@ def conversation_cases(
             f"about {row['entity']}",
             "conversation" if row["relevant"] else "unrelated turn",
         )
+
+
+def business_cases(
+    bases: Mapping[str, Sequence[FaqEntry]], asked: Sequence[Asked], encoder: Encoder
+) -> Iterator[Case]:
+    """Yield what customers ask of several businesses: with its entry, without it, and gaps.
+
+    Args:
+        bases: The entries of each business, by name.
+        asked: What is asked of them; None answers a gap.
+        encoder: The encoder whose confidence is calibrated.
+    """
+    for base, entries in bases.items():
+        mine = [a for a in asked if a.base == base]
+        index = KnowledgeIndex(encoder.dimensions, UNFITTED)
+        passages = _encoded([t for e in entries for t in texts_of(e)], encoder.encode_passages)
+        index.apply([Change(e, np.stack([passages[t] for t in texts_of(e)])) for e in entries])
+        examples = _examples_of(entries)
+        queries = _encoded([*(a.text for a in mine), *(t for t, _ in examples)],
+                           encoder.encode_queries)  # fmt: skip
+        classifier = _fitted(examples, queries)
+        for said in mine:
+            off_topic = _off_topic(classifier, queries[said.text])
+            right = {said.entry.id} if said.entry else set[str]()
+            kinds = [("business", frozenset[str](), right)] if right else [
+                ("business gap", frozenset[str](), right)]  # fmt: skip
+            if right:
+                kinds.append(("business missing", frozenset(right), set[str]()))
+            for kind, without, answers in kinds:
+                found = index.candidates(
+                    said.text, queries[said.text], locale=entries[0].locale, without=without
+                )
+                yield Case(
+                    tuple(c.signals for c in found),
+                    doubts(said.text, found, off_topic),
+                    tuple(i for i, c in enumerate(found) if c.entry.id in answers),
+                    BUSINESS_SHARES[kind],
+                    base,
+                    kind,
+                )
 
 
 def _examples_of(entries: Sequence[FaqEntry]) -> list[tuple[str, str]]:
@@ -410,7 +457,7 @@ def main(
     out: Path = CALIBRATION,
     encoder: str = "multilingual-e5-small",
     kb: Annotated[Path | None, "JSONL of entries about many entities."] = None,
-    conversations: int = 2_000,
+    conversations: int = 800,
 ) -> None:
     """Calibrate on the sample shop, and on conversations about a base, and write the result."""
     from retrieval.encoders.loading import load_encoder
@@ -425,6 +472,7 @@ def main(
     examples = [*general_examples(), *sample_examples()]
     loaded = load_encoder(encoder, models)
     made = list(Cases(sample_entries(), examples, sample_questions(), loaded).make())
+    made += business_cases(*own_data(), loaded)
     if kb is not None:
         entries = [entry_of(row) for row in read_jsonl(kb, ("id", "question", "answer"))]
         part, _ = split(entries, ASKED_SHARE, random.Random(SPLIT_SEED))
@@ -433,8 +481,9 @@ def main(
         f"python -m training.calibrating, {loaded.name}: {len(made)} cases of the sample shop: the "
         "customers' messages of its training pairs, with and without the entry that answers; each "
         "alternate left out in turn, also against the entries of the other languages; messages of "
-        "other intents with a classifier that was fitted without them; with --kb, conversations "
-        "made by rule about half of its entities, half of them spoken"
+        "other intents with a classifier that was fitted without them; what is asked of invented "
+        "businesses, gaps among it; with --kb, conversations made by rule about half of its "
+        "entities, half of them spoken"
     )
     stored = calibrate(made, note)
     out.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")

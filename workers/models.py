@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from answering.loading import Promoted, load_pipeline, pipeline_with_adapter, pipeline_with_encoder
+from answering.pairing import replying_part
 from answering.pipeline import Pipeline
 from answering.promoted import read_head, read_thresholds, suits
 from core import model_store
 from core.db import models as rows
 from core.db.connect import Database
 from core.db.models import ModelVersion
-from core.errors import DeskhandError
+from core.errors import ConfigurationError, DeskhandError
 from core.model_store import Store
 from core.settings import Settings
 from core.types import KnowledgeBaseId, ModelKind
@@ -31,6 +33,8 @@ from workers.serving import ENCODER_VERSION, REPLY_VERSION, Lane, Serving
 
 log = logging.getLogger(__name__)
 
+TELL_SECONDS = 2.0
+"""How often what the models say of themselves is taken into the heartbeats."""
 RETRY_SECONDS = 15.0
 """After a model could not be loaded; a new promotion is tried at once."""
 REENCODING_LOCK = "deskhand_reencoding"
@@ -88,6 +92,7 @@ class ModelFollower:
         self._changed = asyncio.Event()
         self._read: dict[str, object] = {}
         self._troubles: dict[str, str] = {}
+        self._own_adapters: set[str] = set()
         self._reencoding: asyncio.Task[None] | None = None
         self._reencoding_to: str | None = None
         self._serving: Serving | None = None
@@ -168,7 +173,11 @@ class ModelFollower:
         )
         try:
             while True:
-                await self._changed.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), TELL_SECONDS)
+                if not self._changed.is_set():
+                    self._tell()  # how a reply model on a server is
+                    continue
                 self._changed.clear()
                 await self._refresh_or_retry()
         finally:
@@ -211,7 +220,13 @@ class ModelFollower:
 
     async def _wanted(self) -> Wanted:
         async with self._database.transaction() as conn:
-            return {(row.kind, row.base_id): row.version for row in await rows.serving(conn)}
+            wanted = {(row.kind, row.base_id): row.version for row in await rows.serving(conn)}
+        self._own_adapters = {
+            name
+            for (kind, base_id), name in wanted.items()
+            if kind is ModelKind.REPLY_ADAPTER and base_id is not None and name is not None
+        }
+        return wanted
 
     async def _attempt(self, name: str, work: Awaitable[None]) -> None:
         """Do something that may fail: what serves goes on serving."""
@@ -233,7 +248,10 @@ class ModelFollower:
     def _tell(self) -> None:
         lane = self._require_serving().lane
         self._detail["models"] = {**lane.pipeline.models, **lane.versions}
-        self._detail["model_troubles"] = dict(self._troubles)
+        engine = replying_part(lane.pipeline.engine)
+        trouble = engine.trouble if engine else None
+        more = {"the reply model": f"{trouble}; approved answers are given"} if trouble else {}
+        self._detail["model_troubles"] = {**self._troubles, **more}
 
     # --- heads and thresholds ---------------------------------------------------------------------
 
@@ -244,6 +262,25 @@ class ModelFollower:
                 await self._attempt(name or "", self._use_intents(lane, base_id, name))
             elif kind is ModelKind.CALIBRATION:
                 await self._attempt(name or "", self._use_calibration(lane, base_id, name))
+
+            elif kind is ModelKind.REPLY_ADAPTER and base_id is not None:
+                await self._attempt(name or "", self._use_adapter(lane, base_id, name))
+
+    async def _use_adapter(self, lane: Lane, base_id: KnowledgeBaseId, name: str | None) -> None:
+        """Let a base's own adapter write its replies, beside the reply model of all bases."""
+        if name is not None:
+            await self._add_adapter(lane.pipeline, name)
+        lane.pipeline.use_adapter(base_id, name or "")
+
+    async def _add_adapter(self, pipeline: Pipeline, name: str) -> None:
+        engine = replying_part(pipeline.engine)
+        if engine is None:
+            raise ConfigurationError("no reply model is loaded that could take an adapter")
+        if name in engine.adapters:
+            return
+        folder = await self._store.folder(await model_store.find(self._database, name))
+        await engine.keep_adapters(self._own_adapters)  # what was replaced; a rollback loads it
+        await engine.add_adapter(name, folder)
 
     async def _use_intents(
         self, lane: Lane, base_id: KnowledgeBaseId | None, name: str | None
@@ -299,6 +336,8 @@ class ModelFollower:
         folder = await self._folder(version)
         lane = serving.lane
         twin = await asyncio.to_thread(self._loading.with_adapter, lane.pipeline, folder)
+        for own in self._own_adapters:  # the bases that name them are shared with the old one
+            await self._attempt(own, self._add_adapter(twin, own))
         versions = _without(lane.versions, REPLY_VERSION)
         if name is not None:
             versions[REPLY_VERSION] = name

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from answering.pairing import Pair, encoding_part, release, replying_part
 from answering.pipeline import Pipeline
+from core.ports import Show
 from core.types import KnowledgeBaseId, Passage, Question, Reply
 from workers.indexing import Indexer
 
@@ -70,11 +71,11 @@ class Serving:
         self._following = {lane.indexer: asyncio.create_task(lane.indexer.follow())}
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
 
-    async def answer(self, question: Question) -> Reply:
-        """Return what to say."""
+    async def answer(self, question: Question, show: Show | None = None) -> Reply:
+        """Return what to say; `show` takes its sentences as they are written."""
         lane = self.lane
         with lane.turn():
-            reply = await lane.pipeline.answer(question)
+            reply = await lane.pipeline.answer(question, show)
         if not lane.versions:
             return reply
         models = {**reply.trace.models, **lane.versions}

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,30 @@ class ApartGenerator:
         name: Of model and adapter, for the trace.
         threads: CPU threads; 0 takes the cores that this process may use.
         exact: Full precision, so that a reply never depends on what else is in the batch.
+        merged: Returns the file with another adapter merged; None where that cannot be made.
 
     Raises:
         ConfigurationError: The file cannot be loaded.
     """
 
-    def __init__(self, model: Path, name: str, threads: int = 0, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        model: Path,
+        name: str,
+        threads: int = 0,
+        *,
+        exact: bool = False,
+        merged: Callable[[Path], Path] | None = None,
+    ) -> None:
         self.name = name
+        self._merged = merged
+        self._adapters: dict[str, Path] = {}
         self._command = [sys.executable, "-m", "answering.generators.apart_host", str(model)]
         self._command += [name, str(threads), "exact" if exact else "fast"]
-        self._underway: set[int] = set()
+        self._underway: dict[int, Callable[[str], None] | None] = {}
         self._own_ids = continuous.own_ids()
         self._said: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._kept: deque[dict[str, Any]] = deque()
         self._heard_at = time.monotonic()
         self._host = self._start_host()
 
@@ -66,6 +79,7 @@ class ApartGenerator:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         )
         self._said = queue.Queue()
+        self._kept.clear()
         threading.Thread(target=_listen, args=(host, self._said), daemon=True).start()
         first = self._said.get()
         if first is None or "error" in first:
@@ -80,22 +94,97 @@ class ApartGenerator:
         """Return one result a prompt, in order; a bad prompt fails alone."""
         return continuous.generate(self, self._own_ids, prompts, max_new_tokens)
 
-    def start(self, request_id: int, prompt: Prompt, max_new_tokens: int) -> None:
+    def start(
+        self,
+        request_id: int,
+        prompt: Prompt,
+        max_new_tokens: int,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         """Hand over a prompt; one that is too long ends at once, with its error.
 
         Raises:
-            InvalidInput: The prompt is empty.
+            InvalidInput: The prompt is empty, or its adapter is not loaded.
         """
         if not prompt.messages or max_new_tokens < 1:
             raise InvalidInput("an empty prompt, or no room for a reply", field="prompt")
-        if self._host.poll() is not None:
-            self._end(self._host)
-            self._host = self._start_host()
+        if prompt.adapter and prompt.adapter not in self._adapters:
+            raise InvalidInput(f"the adapter {prompt.adapter} is not loaded", field="adapter")
+        self._revive()
         if not self._underway:
             self._heard_at = time.monotonic()
-        messages = [[message.role, message.content] for message in prompt.messages]
-        self._tell({"start": request_id, "messages": messages, "new_tokens": max_new_tokens})
-        self._underway.add(request_id)
+        self._tell(
+            {
+                "start": request_id,
+                "messages": [[message.role, message.content] for message in prompt.messages],
+                "adapter": prompt.adapter,
+                "new_tokens": max_new_tokens,
+                "told": told is not None,
+            }
+        )
+        self._underway[request_id] = told
+
+    def ready_adapter(self, folder: Path) -> Path:
+        """Return the file with an adapter merged into it, making it if need be.
+
+        Raises:
+            ConfigurationError: The folder holds none, or one of another model; or this model is a
+                file that takes no adapter.
+        """
+        if self._merged is None:
+            raise ConfigurationError(
+                f"the reply model {self.name} is a file that takes no adapter; set "
+                "DESKHAND_REPLY_MODEL to the model on which the adapter was trained"
+            )
+        return self._merged(folder)
+
+    def add_adapter(self, name: str, place: Path) -> None:
+        """Let the host load another model beside the first; it steps on afterwards.
+
+        Raises:
+            ConfigurationError: The file cannot be loaded.
+            RuntimeError: The host died or is stuck.
+        """
+        self._revive()
+        self._tell({"add": name, "place": str(place)})
+        self._await_added(name)
+        self._adapters[name] = place
+
+    def _await_added(self, name: str) -> None:
+        """Wait until the host says so; what it says of others meanwhile is kept for `step`."""
+        before: list[dict[str, Any]] = []
+        try:
+            while True:
+                said = self._said.get(timeout=SILENT_SECONDS)
+                if said is None:
+                    raise self._lost("ended")
+                if said.get("added") == name:
+                    break
+                before.append(said)
+        except queue.Empty:
+            self._host.kill()
+            raise self._lost("is stuck") from None
+        for one in before:
+            self._kept.append(one)
+        self._heard_at = time.monotonic()
+        if "error" in said:
+            raise ConfigurationError(said["error"])
+
+    def drop_adapter(self, name: str) -> None:
+        """Let the host forget an adapter."""
+        if self._adapters.pop(name, None) is not None:
+            with suppress(RuntimeError):
+                self._tell({"forget": name})
+
+    def _revive(self) -> None:
+        """Start the host again if it died, with the adapters that it had."""
+        if self._host.poll() is None:
+            return
+        self._end(self._host)
+        self._host = self._start_host()
+        for name, place in self._adapters.items():
+            self._tell({"add": name, "place": str(place)})
+            self._await_added(name)
 
     def step(self) -> Mapping[int, Generated]:
         """Return what has ended, waiting some milliseconds for it.
@@ -104,6 +193,8 @@ class ApartGenerator:
             RuntimeError: The host died or is stuck; what was under way is lost.
         """
         ended: dict[int, Generated] = {}
+        while self._kept:
+            self._hear(self._kept.popleft(), ended)
         with suppress(queue.Empty):
             self._hear(self._said.get(timeout=POLL_SECONDS), ended)
             while True:
@@ -117,9 +208,12 @@ class ApartGenerator:
         if said is None:
             raise self._lost("ended")
         self._heard_at = time.monotonic()
+        told = self._underway.get(said.get("so_far", 0))
+        if told is not None:
+            told(said["text"])
         request_id = said.get("done")
         if request_id in self._underway:
-            self._underway.discard(request_id)
+            del self._underway[request_id]
             ended[request_id] = Generated(
                 said["text"],
                 Finish(said["finish"]),
@@ -136,9 +230,14 @@ class ApartGenerator:
     def drop(self, request_id: int) -> None:
         """Stop a generation that nobody waits for any more."""
         if request_id in self._underway:
-            self._underway.discard(request_id)
+            del self._underway[request_id]
             with suppress(RuntimeError):
                 self._tell({"drop": request_id})
+
+    @property
+    def pid(self) -> int:
+        """The host's process, for measurements."""
+        return self._host.pid
 
     @property
     def running(self) -> int:

@@ -2,9 +2,10 @@
 
 Its arguments are the model's file and name, the threads, and `exact` or `fast`.
 
-Reads one JSON object a line (`start` with messages and new_tokens, `drop`), steps while anything is
-under way, and writes one a line: `ready` or `error` first, then `step` after each step and `done`
-with the result. It ends when its standard input does, so it never outlives its parent.
+Reads one JSON object a line (`start` with messages and new_tokens, `drop`; `add` and `forget` an
+adapter), steps while anything is under way, and writes one a line: `ready` or `error` first, then
+`step` after each step, `so_far` with a text that grows, `done` with the result, and `added`. It
+ends when its standard input does, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +73,37 @@ class Inbox:
 def _take(generator: OpenVinoGenerator, message: dict[str, Any]) -> None:
     if "drop" in message:
         generator.drop(message["drop"])
-        return
-    request_id = message["start"]
-    prompt = Prompt(tuple(ChatMessage(role, content) for role, content in message["messages"]))
+    elif "add" in message:
+        _say(_added(generator, message["add"], message["place"]))
+    elif "forget" in message:
+        generator.drop_adapter(message["forget"])
+    else:
+        _start(generator, message)
+
+
+def _added(generator: OpenVinoGenerator, name: str, place: str) -> dict[str, Any]:
     try:
-        generator.start(request_id, prompt, message["new_tokens"])
+        generator.add_adapter(name, Path(place))
+    except ConfigurationError as error:
+        return {"added": name, "error": str(error)}
+    return {"added": name}
+
+
+def _start(generator: OpenVinoGenerator, message: dict[str, Any]) -> None:
+    request_id = message["start"]
+    messages = tuple(ChatMessage(role, content) for role, content in message["messages"])
+    prompt = Prompt(messages, message["adapter"])
+    told = partial(_say_so_far, request_id) if message["told"] else None
+    try:
+        generator.start(request_id, prompt, message["new_tokens"], told)
     except InvalidInput as error:
         _say_done(request_id, Generated("", Finish.ERROR, error=str(error)))
     except Exception as error:  # one odd prompt must not end the others
         _say_done(request_id, Generated("", Finish.ERROR, error=type(error).__name__))
+
+
+def _say_so_far(request_id: int, text: str) -> None:
+    _say({"so_far": request_id, "text": text})
 
 
 def _say_done(request_id: int, result: Generated) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from answering import preparing
@@ -67,14 +68,23 @@ def _server(model: str, url: str | None, key: str | None) -> Generator:
 
 def _default(models_dir: Path, device: str, adapter: Path | None, threads: int) -> Generator:
     name = f"{preparing.REPLY_MODEL}+{adapter.name if adapter else 'untuned'}"
-    if _on_cpu(device) and preparing.openvino_is_there():
+    from answering.generators import adapted  # imports torch, which the CPU runtime's child spares
+
+    mergeable = adapter is None or adapted.served_anywhere(adapter)
+    if mergeable and _on_cpu(device) and preparing.openvino_is_there():
         folder = preparing.prepare_merged(models_dir, _quiet, adapter)
-        return _openvino(folder / preparing.GGUF_FILE, f"{name} {preparing.QUANTISATION}", threads)
+
+        def merged(another: Path) -> Path:
+            return preparing.prepare_merged(models_dir, _quiet, another)
+
+        return _openvino(folder, f"{name} {preparing.QUANTISATION}", threads, merged)
     folder = preparing.prepare_reply_base(models_dir, _quiet)
     return _transformers(str(folder), name, device, adapter, threads)
 
 
-def _openvino(model: Path, name: str, threads: int) -> Generator:
+def _openvino(
+    model: Path, name: str, threads: int, merged: Callable[[Path], Path] | None = None
+) -> Generator:
     if not preparing.openvino_is_there():
         raise ConfigurationError(
             f"{model} is a GGUF file, which needs the package openvino-genai; install it, or name "
@@ -82,7 +92,7 @@ def _openvino(model: Path, name: str, threads: int) -> Generator:
         )
     from answering.generators.apart import ApartGenerator
 
-    return ApartGenerator(model, name, threads)
+    return ApartGenerator(model, name, threads, merged=merged)
 
 
 def _transformers(

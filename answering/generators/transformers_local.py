@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from answering.generators import adapted
 from answering.generators.protocol import Finish, Generated
 from answering.generators.rendering import render
 from answering.prompting import Prompt
@@ -36,7 +37,7 @@ class TransformersGenerator:
             place: A folder, or a name on the hub.
             name: For the trace.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
-            adapter: A LoRA adapter in peft's format.
+            adapter: A folder that `deskhand train replies` or peft wrote.
             threads: CPU threads; 0 leaves torch's choice, which is the cores there are.
             dtype: `auto` is bfloat16 on a GPU, float32 on a CPU.
 
@@ -138,10 +139,7 @@ def _load(place: str, device: str, adapter: Path | None, dtype: str) -> tuple[An
     tokenizer: Any = AutoTokenizer.from_pretrained(place)
     model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, wanted))
     if adapter is not None:
-        from peft import PeftModel
-
-        tuned: Any = PeftModel.from_pretrained(model, str(adapter))
-        model = tuned.merge_and_unload()
+        model = adapted.put_on(model, adapter)
     return tokenizer, model.to(device).eval()
 
 

@@ -1,9 +1,12 @@
 // The web chat. What is stored comes from the server; what is not yet stored is kept here.
 
 import {
+  begunMessage,
+  complete,
   customerMessage,
   dayLine,
   dayOf,
+  grow,
   markCustomerMessage,
   markRating,
   ourMessage,
@@ -28,6 +31,7 @@ const composer = element("composer");
 const state = {
   conversation: null,
   shown: new Map(), // message id -> article
+  written: null, // {turn, sentences, article}: the reply of which sentences are out
   last: 0, // position of the newest stored message
   unsent: [], // {id, kind, text, at, state, article}
   verdicts: {},
@@ -41,6 +45,7 @@ const state = {
 
 const stream = new Stream({
   onMessage: (message) => addStored(message),
+  onSentence: (sentence) => addSentence(sentence),
   onStatus: (status) => {
     state.awaited = false;
     showStatus(status);
@@ -136,7 +141,34 @@ function fromUs(message) {
     onAsk: (question) => ask(question),
   });
   for (const old of thread.querySelectorAll(".message .suggestions")) old.hidden = true;
-  return place(article, message.created_at);
+  if (state.written === null || message.turn_id !== state.written.turn) {
+    return place(article, message.created_at);
+  }
+  // The bubble of the sentences grows into the whole reply where it stands.
+  const stay = isNearTheEnd();
+  const begun = state.written.article;
+  state.written = null;
+  complete(begun, article);
+  showWorking();
+  if (stay) toTheEnd();
+  return begun;
+}
+
+/** Show one more sentence of a reply that is still being written. */
+function addSentence({ turn_id: turn, number, text }) {
+  if (state.written?.turn !== turn) {
+    state.written?.article.remove();
+    const at = new Date().toISOString();
+    const article = begunMessage(at);
+    state.written = { turn, sentences: [], article };
+    for (const old of thread.querySelectorAll(".message .suggestions")) old.hidden = true;
+    place(article, at);
+  }
+  const stay = isNearTheEnd();
+  state.written.sentences[number - 1] = text;
+  grow(state.written.article, state.written.sentences.join(" "));
+  showWorking();
+  if (stay) toTheEnd();
 }
 
 /** Put a stored message before those that are still to be sent. */
@@ -166,6 +198,9 @@ function showStatus(status) {
 function showWorking() {
   const busy = state.working || state.awaited || state.unsent.some((one) => one.state === "sending");
   const shows = busy && state.holder !== "agent";
+  const words = say(state.written ? "writing" : "working");
+  const line = working.querySelector("[data-text]");
+  if (line.textContent !== words) line.textContent = words;
   if (shows === !working.hidden) return;
   const stay = isNearTheEnd();
   working.hidden = !shows;
@@ -277,7 +312,7 @@ function stored(one, receipt) {
 
 async function reload() {
   stream.close();
-  Object.assign(state, { shown: new Map(), last: 0, verdicts: {}, working: false, agent: null });
+  Object.assign(state, { shown: new Map(), written: null, last: 0, verdicts: {}, working: false, agent: null });
   await load();
 }
 

@@ -65,10 +65,35 @@ export function ourMessage(message, { verdict, onRate, onAsk }) {
     bubble(message),
     sources(message),
     make("div", { class: "under" }, clock(message.created_at), rating(message, verdict, onRate)),
-    suggestions("suggestions", message.suggestions ?? [], onAsk),
+    suggestions(
+      message.decision === "clarify" ? "options" : "suggestions",
+      message.suggestions ?? [],
+      onAsk,
+    ),
   ];
   article.append(...parts.filter((part) => part !== null));
   return article;
+}
+
+/** The bot's bubble before its reply is whole: sentences are put into it as they come. */
+export function begunMessage(at) {
+  const article = ourMessage({ author: "bot", text: "", created_at: at }, {});
+  article.classList.add("begun");
+  article.querySelector(".under").replaceChildren();
+  return article;
+}
+
+/** Let a begun reply say so much. */
+export function grow(article, text) {
+  article.querySelector(".bubble").textContent = text;
+}
+
+/** Make a begun reply the stored one, in place: what was read already does not move. */
+export function complete(begun, article) {
+  begun.className = article.className;
+  const [before, after] = [begun, article].map((one) => one.querySelector(".bubble"));
+  if (before.textContent === after.textContent && !after.querySelector("a")) after.replaceWith(before);
+  begun.replaceChildren(...article.childNodes);
 }
 
 /** Buttons with questions; the visitor's press asks one. */

@@ -57,8 +57,8 @@ export function newId() {
 
 /** The events of the conversation; reconnects for ever, from where it was. */
 export class Stream {
-  constructor({ onMessage, onStatus, onConnected, onQuiet }) {
-    this.handlers = { onMessage, onStatus, onConnected, onQuiet };
+  constructor({ onMessage, onSentence, onStatus, onConnected, onQuiet }) {
+    this.handlers = { onMessage, onSentence, onStatus, onConnected, onQuiet };
     this.source = null;
     this.failures = 0;
     this.after = 0;
@@ -79,6 +79,9 @@ export class Stream {
       this.after = Math.max(this.after, message.position);
       this.handlers.onMessage(message);
     };
+    source.addEventListener("sentence", (event) => {
+      this.handlers.onSentence(JSON.parse(event.data));
+    });
     source.addEventListener("status", (event) => this.handlers.onStatus(JSON.parse(event.data)));
     source.onerror = () => this.lost(source);
   }

@@ -93,6 +93,9 @@ def _print_report(report: Report, *, as_json: bool) -> None:
         print(printing.printable(line), file=sys.stderr)
     if report.rejected_total > len(report.rejected):
         print(f"… and {report.rejected_total - len(report.rejected)} more", file=sys.stderr)
+    for each in report.warned:
+        warning = f"{report.name} line {each.line}: look at it: {each.reason}"
+        print(printing.printable(warning), file=sys.stderr)
     for name in sorted(report.ignored):
         print(f"{report.name}: {printing.printable(name)} is not known; ignored.", file=sys.stderr)
     if report.imported:
@@ -162,12 +165,16 @@ def add(
     entity: Annotated[str | None, typer.Option(help="The product that it is about.")] = None,
     source_url: Annotated[str | None, typer.Option(help="Where customers read more.")] = None,
     entry_id: Annotated[str | None, typer.Option("--id", help="Else made of the question.")] = None,
+    style: Annotated[
+        str | None, typer.Option(help="adaptive, verbatim or generated, for this entry alone.")
+    ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="Do not publish it yet.")] = False,
     base: Base = "default",
     json: AsJson = False,
 ) -> None:
     """Add an entry; it is live within a second unless it is a draft."""
     from core import faq
+    from core.faq_warnings import warnings_of
 
     values: dict[str, object] = {
         "id": entry_id,
@@ -179,12 +186,15 @@ def add(
         "locale": locale,
         "entity": entity,
         "source_url": source_url,
+        "style": style,
         "status": "draft" if draft else "published",
     }
     entry = _run(
         context,
         lambda database, author: faq.create(database, values, author=author, base=base),
     )
+    for warning in warnings_of(entry):
+        print(printing.printable(f"Look at it: {warning}"), file=sys.stderr)
     _print_entry(entry, "Added", as_json=json)
 
 

@@ -84,12 +84,12 @@ def _doubtful(open_turns: Open) -> list[Doubtful]:
 
 
 def _shown(open_turns: Open, pick: Pick, *, raw: bool) -> dict[str, Any]:
-    from core.telemetry import mask
+    from core.masking import mask_prose
 
     asked = open_turns.asked[pick.place]
 
     def text(said: str) -> str:
-        return said if raw else mask(said)
+        return said if raw else mask_prose(said)
 
     return {
         "turn": str(asked.turn_id),

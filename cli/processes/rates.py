@@ -78,12 +78,12 @@ def child(setup: Setup) -> Calibrate:
 
     async def calibrate(base: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            *_launcher(),
+            *launcher(),
             *("calibrate", "--base", base, "--json"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(setup),
+            env=deskhand_environment(setup),
         )
         try:
             async with asyncio.timeout(FIT_SECONDS):
@@ -108,7 +108,7 @@ def child(setup: Setup) -> Calibrate:
     return calibrate
 
 
-def _launcher() -> list[str]:
+def launcher() -> list[str]:
     """Return the command that becomes `deskhand`, and ends when we do."""
     parent = [str(os.getpid()), str(int(signal.SIGTERM)), "-1", "-1"]
     return [
@@ -117,7 +117,8 @@ def _launcher() -> list[str]:
     ]
 
 
-def _environment(setup: Setup) -> dict[str, str]:
+def deskhand_environment(setup: Setup) -> dict[str, str]:
+    """Return the environment in which a child finds this installation."""
     root = str(Path(cli.__file__).resolve().parent.parent)
     path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     ours = {name: v for name, v in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}

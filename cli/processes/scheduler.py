@@ -1,4 +1,4 @@
-"""`deskhand scheduler`: sweeps, polls Telegram, holds Socket Mode, keeps error rates."""
+"""`deskhand scheduler`: sweeps, polls Telegram, holds Socket Mode, keeps error rates, trains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine, Generator
 from typing import Any
 
-from cli.processes import rates
+from cli.processes import continual, rates
 from cli.processes.parts import Connected, Setup, connected, run_until, stop_at_signals
 from core import following
 from core.db.connect import Database
@@ -48,6 +48,7 @@ async def run(setup: Setup) -> None:
                 stop,
                 sweeper.run(_sweeping(setup, database, publisher)),
                 rates.run(database, rates.child(setup)),
+                continual.run(database, continual.child(setup), setup.settings.train_replies_hours),
                 database.listen(
                     [following.CHANNEL],
                     lambda _, payload: followers.heard(payload),

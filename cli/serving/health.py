@@ -42,7 +42,7 @@ def routes(database: Database, checks: Mapping[str, Check]) -> list[Route]:
         return JSONResponse({"ok": True})
 
     async def readyz(request: Request) -> JSONResponse:
-        parts, accounts = await _state(database, checks)
+        parts, accounts, models = await _state(database, checks)
         ready = all(trouble is None for trouble in parts.values())
         return JSONResponse(
             {
@@ -52,6 +52,8 @@ def routes(database: Database, checks: Mapping[str, Check]) -> list[Route]:
                     inbox.name: {"channel": inbox.channel, **_shown(_inbox_trouble(inbox))}
                     for inbox in accounts
                 },
+                # What cannot be used while the last good model, or the approved text, serves on.
+                "models": {name: _shown(trouble) for name, trouble in models.items()},
             },
             200 if ready else 503,
             headers=None if ready else {"Retry-After": "1"},
@@ -62,7 +64,7 @@ def routes(database: Database, checks: Mapping[str, Check]) -> list[Route]:
 
 async def _state(
     database: Database, checks: Mapping[str, Check]
-) -> tuple[dict[str, str | None], Sequence[Inbox]]:
+) -> tuple[dict[str, str | None], Sequence[Inbox], Mapping[str, str]]:
     names = list(checks)
     found = await asyncio.gather(*(_checked(checks[name]) for name in names))
     others = dict(zip(names, found, strict=True))
@@ -72,9 +74,14 @@ async def _state(
             accounts = await inboxes.inboxes(conn)
     except Unavailable as error:
         unknown = dict.fromkeys(ROLES, "unknown while the database is away")
-        return {"database": str(error), **others, **unknown}, ()
+        return {"database": str(error), **others, **unknown}, (), {}
     roles = {role: _role_trouble(role, alive) for role in ROLES}
-    return {"database": None, **others, **roles}, accounts
+    models = {
+        name: str(trouble)
+        for process in alive
+        for name, trouble in process.detail.get("model_troubles", {}).items()
+    }
+    return {"database": None, **others, **roles}, accounts, models
 
 
 def _role_trouble(role: str, alive: Sequence[Process]) -> str | None:

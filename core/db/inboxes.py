@@ -12,7 +12,10 @@ from core.db.connect import Connection
 from core.errors import NotFound
 from core.types import Inbox, InboxId, KnowledgeBase, KnowledgeBaseId, ReplyStyle
 
-BASE_COLUMNS: LiteralString = "id, name, locale, style, tolerated_error, texts"
+# Staff's list comes with the base, so that a change of it holds from the next turn on.
+BASE_COLUMNS: LiteralString = """id, name, locale, style, tolerated_error, texts,
+    array(select phrase from blocked_phrase b where b.knowledge_base_id = knowledge_base.id
+           order by lower(phrase)) as blocked"""
 
 
 def base_from_row(row: Mapping[str, Any]) -> KnowledgeBase:
@@ -24,6 +27,7 @@ def base_from_row(row: Mapping[str, Any]) -> KnowledgeBase:
         style=ReplyStyle(row["style"]) if row["style"] else None,
         tolerated_error=row["tolerated_error"],
         texts=row["texts"],
+        blocked=tuple(row["blocked"]),
     )
 
 
@@ -60,6 +64,22 @@ async def base_of(conn: Connection, base_id: KnowledgeBaseId) -> KnowledgeBase:
     if row is None:
         raise NotFound(f"There is no knowledge base {base_id}.", field="base")
     return base_from_row(row)
+
+
+async def set_style(conn: Connection, base: str, style: ReplyStyle | None) -> None:
+    """Choose how a base's answers are worded; None leaves it to the process."""
+    await conn.execute(
+        "update knowledge_base set style = %(style)s where name = %(base)s",
+        {"style": style, "base": base},
+    )
+
+
+async def set_tolerated_error(conn: Connection, base: str, tolerated: float) -> None:
+    """Choose the share of wrong answers that a base accepts."""
+    await conn.execute(
+        "update knowledge_base set tolerated_error = %(tolerated)s where name = %(base)s",
+        {"tolerated": tolerated, "base": base},
+    )
 
 
 SET_TEXT: LiteralString = """

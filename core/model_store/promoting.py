@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SHIPPED = "shipped"
 """How commands call what comes with the product."""
 NOT_COMPARED = ""
-FOR_ALL = frozenset({ModelKind.ENCODER, ModelKind.REPLY_ADAPTER})
+FOR_ALL = frozenset({ModelKind.ENCODER, ModelKind.VERIFIER, ModelKind.RERANKER})
 """One of these serves a whole worker, and so all of its bases."""
 
 

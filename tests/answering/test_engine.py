@@ -6,17 +6,20 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from answering.engine import Engine
+from answering.engine import Engine, Told
+from answering.engine.jobs import Errand
+from answering.engine.waiting import Queue
 from answering.generators.protocol import Finish, Generated
 from answering.prompting import ChatMessage, Prompt
-from core.errors import InvalidInput, PermanentError, Unavailable
-from retrieval.encoders.protocol import Vectors
+from core.errors import ConfigurationError, InvalidInput, PermanentError, Unavailable
+from retrieval.encoders.protocol import PairScorer, Scores, Vectors
 
 
 class Letters:
@@ -51,6 +54,8 @@ class Echo:
 
     def __init__(self) -> None:
         self._left: dict[int, tuple[int, str]] = {}
+        self._told: dict[int, Callable[[str], None] | None] = {}
+        self.added: dict[str, Path] = {}
         self.most_at_once = 0
         self.dropped: list[int] = []
         self.breaks = False
@@ -59,10 +64,17 @@ class Echo:
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
         return [Generated(p.messages[-1].content, Finish.STOP) for p in prompts]
 
-    def start(self, request_id: int, prompt: Prompt, max_new_tokens: int) -> None:
+    def start(
+        self,
+        request_id: int,
+        prompt: Prompt,
+        max_new_tokens: int,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         if not prompt.messages:
             raise InvalidInput("the prompt is empty")
         self._left[request_id] = (3, prompt.messages[-1].content)
+        self._told[request_id] = told
         self.most_at_once = max(self.most_at_once, len(self._left))
 
     def step(self) -> Mapping[int, Generated]:
@@ -72,6 +84,9 @@ class Echo:
         if self.endless:
             return {}
         self._left = {key: (left - 1, text) for key, (left, text) in self._left.items()}
+        for key, (left, text) in self._left.items():
+            if (told := self._told[key]) is not None:
+                told(text[: len(text) - left])
         ended = {k: Generated(t, Finish.STOP) for k, (left, t) in self._left.items() if left == 0}
         for key in ended:
             del self._left[key]
@@ -80,6 +95,19 @@ class Echo:
     def drop(self, request_id: int) -> None:
         self.dropped.append(request_id)
         self._left.pop(request_id, None)
+
+    def ready_adapter(self, folder: Path) -> Path:
+        if folder.name == "wrong":
+            raise ConfigurationError("the adapter does not fit this reply model")
+        return folder / "ready"
+
+    def add_adapter(self, name: str, place: Path) -> None:
+        assert threading.current_thread().name == "engine"
+        self.added[name] = place
+
+    def drop_adapter(self, name: str) -> None:
+        assert threading.current_thread().name == "engine"
+        del self.added[name]
 
     @property
     def running(self) -> int:
@@ -104,17 +132,58 @@ class Batches:
     def close(self) -> None: ...
 
 
+class Server:
+    """A generator that is asked from the event loop and never answers `slow`."""
+
+    name = "server"
+
+    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
+        raise AssertionError("the thread of the models asked the server")
+
+    def close(self) -> None: ...
+
+    async def reply(
+        self, prompt: Prompt, max_new_tokens: int, told: Told | None = None
+    ) -> Generated:
+        text = prompt.messages[-1].content
+        if text == "slow":
+            await asyncio.Event().wait()
+        return Generated(text, Finish.STOP)
+
+
+class Lengths:
+    """A scorer: the two texts' lengths are the logits; a text with `!` breaks a whole batch."""
+
+    name = "lengths"
+    classes = ("first", "second")
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        self.batches.append(len(pairs))
+        if any("!" in one + other for one, other in pairs):
+            raise ValueError("a pair that cannot be read")
+        return np.asarray([[len(one), len(other)] for one, other in pairs], np.float32)
+
+
 @contextmanager
 def running(
     encoder: Letters,
-    generator: Echo | Batches | None = None,
+    generator: Echo | Batches | Server | None = None,
     *,
     queue_limit: int = 512,
     stall_seconds: float = 120.0,
     on_stall: Callable[[], None] = lambda: None,
+    scorers: Mapping[str, PairScorer] | None = None,
 ) -> Generator[Engine]:
     engine = Engine(
-        encoder, generator, queue_limit=queue_limit, stall_seconds=stall_seconds, on_stall=on_stall
+        encoder,
+        generator,
+        scorers=scorers,
+        queue_limit=queue_limit,
+        stall_seconds=stall_seconds,
+        on_stall=on_stall,
     ).start()
     try:
         yield engine
@@ -294,3 +363,151 @@ async def test_an_engine_that_is_closed_refuses():
 async def test_without_a_model_there_is_no_reply():
     with running(Letters()) as engine, pytest.raises(Unavailable):
         await engine.generate(prompt("one"), 30.0, 20)
+
+
+async def test_pairs_are_scored_together_and_each_caller_gets_its_own():
+    encoder, scorer = Letters(), Lengths()
+    encoder.gate.clear()
+    with running(encoder, scorers={"verifier": scorer}) as engine:
+        held = asyncio.create_task(engine.encode(["a"]))
+        await asyncio.to_thread(encoder.begun.wait)
+        asked = [
+            asyncio.create_task(engine.score_pairs("verifier", [("a" * n, "b")] * n))
+            for n in (1, 2, 3)
+        ]
+        await until(lambda: engine.waiting == 3)
+        encoder.gate.set()
+        scores = await asyncio.gather(*asked)
+        await held
+    assert [s.tolist() for s in scores] == [[[n, 1]] * n for n in (1, 2, 3)]
+    assert scorer.batches == [6]
+
+
+async def test_many_pairs_are_split_into_passes():
+    scorer = Lengths()
+    with running(Letters(), scorers={"verifier": scorer}) as engine:
+        scores = await engine.score_pairs("verifier", [("word " * 50, str(n)) for n in range(200)])
+    assert scores.shape == (200, 2)
+    assert len(scorer.batches) > 2
+
+
+async def test_no_pairs_have_no_scores_and_an_unknown_scorer_is_away():
+    with running(Letters(), scorers={"verifier": Lengths()}) as engine:
+        assert (await engine.score_pairs("verifier", [])).shape == (0, 2)
+        with pytest.raises(Unavailable, match="no reranker is loaded"):
+            await engine.score_pairs("reranker", [("a", "b")])
+
+
+async def test_a_pair_that_cannot_be_read_fails_alone():
+    with running(Letters(), scorers={"verifier": Lengths()}) as engine:
+        results = await asyncio.gather(
+            engine.score_pairs("verifier", [("a", "b")]),
+            engine.score_pairs("verifier", [("bad!", "b")]),
+            return_exceptions=True,
+        )
+    assert not isinstance(results[0], BaseException)
+    assert isinstance(results[1], PermanentError)
+
+
+async def test_the_text_so_far_is_told_while_a_reply_is_written():
+    heard: list[str] = []
+    with running(Letters(), Echo()) as engine:
+        written = await engine.generate(prompt("a reply"), 30.0, 20, heard.append)
+    assert heard == ["a rep", "a repl", "a reply", "a reply"]
+    assert heard[-1] == written.text
+
+
+async def test_a_listener_that_fails_does_not_fail_the_reply():
+    def broken(text: str) -> None:
+        raise ValueError(text)
+
+    with running(Letters(), Echo()) as engine:
+        assert (await engine.generate(prompt("one"), 30.0, 20, broken)).text == "one"
+
+
+async def test_a_slow_server_holds_up_neither_encoding_nor_other_replies():
+    with running(Letters(), Server()) as engine:
+        slow = asyncio.create_task(engine.generate(prompt("slow"), 30.0, 20))
+        await until(lambda: engine.waiting == 1)
+        assert (await engine.encode(["a"])).shape == (1, 26)
+        assert (await engine.generate(prompt("quick"), 30.0, 20)).text == "quick"
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        assert engine.waiting == 0
+
+
+async def test_a_server_that_does_not_answer_in_time_is_not_waited_for():
+    with running(Letters(), Server()) as engine, pytest.raises(Unavailable, match="time"):
+        await engine.generate(prompt("slow"), 0.02, 20)
+
+
+async def test_adapters_are_added_and_freed_on_the_models_thread(tmp_path: Path):
+    generator = Echo()
+    with running(Letters(), generator) as engine:
+        await engine.add_adapter("shop", tmp_path / "shop")
+        await engine.add_adapter("bank", tmp_path / "bank")
+        await engine.keep_adapters({"bank"})
+        with pytest.raises(ConfigurationError, match="does not fit"):
+            await engine.add_adapter("wrong", tmp_path / "wrong")
+        assert engine.adapters == {"bank"}
+    assert generator.added == {"bank": tmp_path / "bank" / "ready"}
+
+
+async def test_a_model_that_takes_no_adapters_says_so(tmp_path: Path):
+    with (
+        running(Letters(), Batches()) as engine,
+        pytest.raises(ConfigurationError, match="one adapter, for all bases"),
+    ):
+        await engine.add_adapter("shop", tmp_path)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(
+    st.integers(1, 6),
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.integers(0, 5)),
+            st.tuples(st.just("take"), st.integers(1, 4)),
+            st.tuples(st.just("cancel"), st.integers(0, 5)),
+            st.tuples(st.just("later"), st.integers(1, 3)),
+        ),
+        max_size=40,
+    ),
+)
+def test_a_queue_keeps_order_and_limit_and_gives_out_only_what_is_wanted(
+    limit: int, moves: list[tuple[str, int]]
+):
+    clock, work = Clock(), threading.Condition()
+    queue = Queue[Errand](work, limit, clock)
+    waiting: list[Errand] = []
+    for move, number in moves:
+        if move == "put":
+            job = Errand(lambda: None, clock.now + number)
+            with work:
+                if len(waiting) >= limit:
+                    with pytest.raises(Unavailable):
+                        queue.put(job)
+                else:
+                    queue.put(job)
+                    waiting.append(job)
+        elif move == "cancel" and waiting:
+            waiting[number % len(waiting)].future.cancel()
+        elif move == "later":
+            clock.now += number
+        elif move == "take":
+            taken = queue.take(number)
+            wanted = [j for j in waiting if not j.future.cancelled() and clock.now < j.expires_at]
+            assert taken == wanted[:number]
+            left = waiting.index(taken[-1]) + 1 if len(taken) == number else len(waiting)
+            assert all(j.future.done() for j in waiting[:left] if j not in taken)
+            waiting = waiting[left:]
+        assert len(queue) == len(waiting)

@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import InvalidInput
 from core.types import Author, Choice, Citation, Decision, FaqEntry, Passage, Reply, Tier, Trace
-from training.evaluation import replies, report, retrieval
+from training.evaluation import generation_scores, replies, report, retrieval
 
 ENTRIES = [
     FaqEntry("shipping", "How much is shipping?", "Shipping costs €5."),
@@ -93,7 +93,7 @@ def test_figures_of_right_wrong_and_missing_answers():
         result(case("4", "can it fly", answerable=True, expect="answer"),
                Decision.HAND_OFF, None, "A person comes."),
     ]  # fmt: skip
-    figures = replies.figures(said, ENTRIES)
+    figures = generation_scores.figures(said, ENTRIES)
     assert figures["detection_precision"] == 1.0
     assert figures["detection_recall"] == pytest.approx(2 / 3)
     assert figures["selection_recall@1"] == 0.5
@@ -118,6 +118,8 @@ def test_a_line_of_the_output_holds_what_is_promised():
         "passages": [{"id": "shipping", "score": 0.5}, {"id": "returns", "score": 0.5}],
         "knowledge_seeking": True,
         "confidence": 0.5,
+        "tier": "generated",
+        "reason": "",
         "language": "en",
         "seconds": 0.1,
     }
@@ -138,10 +140,3 @@ def test_ranks_become_recall_and_gain():
     assert retrieval.recall([], relevant=1, depth=5) == 0.0
     assert retrieval.ndcg([0], relevant=1, depth=10) == 1.0
     assert retrieval.ndcg([1], relevant=1, depth=10) == pytest.approx(0.6309, abs=1e-4)
-
-
-def test_the_longest_common_subsequence_is_of_words_or_of_characters():
-    assert replies.rouge_l("Yes, within 30 days.", "yes within 30 days") == 1.0
-    assert replies.rouge_l("可以退货", "可以换货") == pytest.approx(0.75)
-    assert replies.token_f1("a b", "b c") == 0.5
-    assert replies.rouge_l("", "x") == 0.0

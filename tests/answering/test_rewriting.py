@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.errors import InvalidInput
+from core.types import Author
 from retrieval.rewriting import Context, candidates, standalone
 from training.evaluation.rewriting import FollowUp, canard, evaluate, mtrag, trec_cast
 
@@ -27,7 +28,11 @@ BAND = ("Blue Harbour", "early years", "Who founded the band?", "Anna Winter, in
         # What names something already is left as it is.
         ("Tell me about tiger sharks.", ["Are whales big?"], "Tell me about tiger sharks."),
         ("Is it treatable?", [], "Is it treatable?"),
-        ("它防水吗？", ["Heron 是什么？"], "它防水吗？"),
+        ("它防水吗？", ["Heron 是什么？"], "Heron防水吗？"),
+        ("它防水吗？", ["《蓝鹭》背包多少钱？", "80 欧元。"], "蓝鹭防水吗？"),
+        ("それは防水ですか？", ["Heron のリュックはいくらですか？"], "Heronは防水ですか？"),
+        ("它防水吗？", ["背包多少钱？"], "它防水吗？"),
+        ("Otter 防水吗？", ["Heron 是什么？"], "Otter 防水吗？"),
     ],
 )
 def test_a_follow_up_is_told_without_its_conversation(
@@ -51,6 +56,19 @@ def test_a_question_that_only_begins_like_a_follow_up_does_not_repeat_the_earlie
 def test_a_pronoun_that_points_to_nothing_in_the_base_is_resolved_from_what_was_said():
     context = Context("what is throat cancer?", said=("what is throat cancer?",))
     assert "is throat cancer treatable" in candidates("is it treatable", context)
+
+
+def test_a_chinese_follow_up_takes_the_thing_that_the_conversation_is_about():
+    blue = Context("红色的背包多少钱？", "苍鹭背包", "苍鹭背包多少钱？")
+    assert "红色的背包多少钱？ 蓝色" in candidates("那蓝色的呢？", blue)
+    assert "苍鹭背包防水吗" in candidates("它防水吗？", blue)
+
+
+def test_who_said_what_before_is_told_where_the_set_holds_the_answers():
+    turns = FollowUp("1", "Is it?", ("title", "Who?", "Ann."), "Is A?", has_answers=True)
+    assert [u.author for u in turns.history] == [Author.BOT, Author.CUSTOMER, Author.BOT]
+    questions = FollowUp("1", "Is it?", ("What?", "Who?"), "Is A?")
+    assert {u.author for u in questions.history} == {Author.CUSTOMER}
 
 
 class WordCounts:
@@ -87,7 +105,9 @@ def test_rules_find_what_the_raw_message_misses():
 def test_the_published_files_are_read(tmp_path: Path):
     row = {"History": ["A", "B"], "Question": "Is it?", "Rewrite": "Is A?"}
     (tmp_path / "dev.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    assert list(canard(tmp_path)) == [FollowUp("dev:1", "Is it?", ("A", "B"), "Is A?")]
+    assert list(canard(tmp_path)) == [
+        FollowUp("dev:1", "Is it?", ("A", "B"), "Is A?", has_answers=True)
+    ]
 
     folder = tmp_path / "2019" / "data" / "evaluation"
     folder.mkdir(parents=True)

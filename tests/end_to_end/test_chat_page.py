@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from core import conversations
 from core.conversations import Desk
 from core.db.connect import Database
+from core.ports import Show
 from core.types import Choice, Citation, Decision, MessageKind, Question, Reply, Tier
 from tests.conftest import missing
 from tests.end_to_end.stack import Stack
@@ -120,6 +122,98 @@ async def test_a_visitor_asks_sees_the_work_and_gets_the_reply_with_its_sources(
         "href", "https://shop.example/help"
     )
     await expect(page.get_by_role("link", name="No link")).to_have_count(0)
+
+
+async def test_sentences_are_shown_as_they_come_and_grow_into_the_reply(gateway, page):
+    may_go_on, may_end = asyncio.Event(), asyncio.Event()
+
+    async def writes(question: Question, show: Show) -> Reply:
+        gateway.scripted.shows = None
+        await show("It takes 3 days.")
+        await may_go_on.wait()
+        await show("Islands take 5.")
+        await may_end.wait()
+        whole = said("It takes 3 days. Islands take 5. Weekends do not count.")
+        return replace(whole, citations=(Citation("e1", "How long does it take?"),))
+
+    gateway.scripted.shows = writes
+    await ask(page, "How long does it take?")
+
+    bubble = page.locator(".ours .bubble").nth(1)
+    await expect(bubble).to_have_text("It takes 3 days.")
+    await expect(page.locator("#working")).to_contain_text("Writing")
+    await page.evaluate("document.querySelectorAll('.ours')[1].dataset.mark = 'the same'")
+    may_go_on.set()
+    await expect(bubble).to_have_text("It takes 3 days. Islands take 5.")
+    await ask(page, "And to Malta?")
+    await expect(page.locator(".mine .bubble").nth(1)).to_have_text("And to Malta?")
+    may_end.set()
+
+    await expect(bubble).to_have_text("It takes 3 days. Islands take 5. Weekends do not count.")
+    await expect(page.locator(".sources li").first).to_have_text("How long does it take?")
+    assert await page.locator("[data-mark]").count() == 1, "the reply stands where it was begun"
+    await expect(page.locator(".ours .bubble").nth(2)).to_have_text("Yes: And to Malta?")
+    await expect(page.locator("#working")).to_be_hidden()
+
+
+async def test_a_reload_in_the_middle_of_a_reply_shows_what_was_shown(gateway, page):
+    may_end = asyncio.Event()
+
+    async def writes(question: Question, show: Show) -> Reply:
+        await show("It takes 3 days.")
+        await may_end.wait()
+        return said("It takes 3 days. Islands take 5.")
+
+    gateway.scripted.shows = writes
+    await ask(page, "How long does it take?")
+    await expect(page.get_by_text("It takes 3 days.")).to_be_visible()
+
+    await page.reload()
+
+    await expect(page.get_by_text("It takes 3 days.")).to_have_count(1)
+    may_end.set()
+    await expect(page.locator(".ours .bubble").nth(1)).to_have_text(
+        "It takes 3 days. Islands take 5."
+    )
+
+
+async def test_a_person_who_takes_over_leaves_what_was_shown_and_no_more(gateway, page):
+    taken = asyncio.Event()
+
+    async def writes(question: Question, show: Show) -> Reply:
+        await show("It takes 3 days.")
+        await taken.wait()
+        await show("Islands take 5.")
+        raise AssertionError("a person has the conversation")
+
+    gateway.scripted.shows = writes
+    await ask(page, "How long does it take?")
+    await expect(page.get_by_text("It takes 3 days.")).to_be_visible()
+
+    desk = Desk(gateway.database, gateway.doorbell, 3600.0)
+    (held,) = await conversations.overview(gateway.database)
+    await conversations.take(desk, str(held.id), "Ana")
+    taken.set()
+    await conversations.say(desk, str(held.id), "Ana", "Hello, this is Ana.")
+
+    await expect(page.locator(".agent .bubble")).to_have_text("Hello, this is Ana.")
+    await expect(page.get_by_text("It takes 3 days.")).to_have_count(1)
+    await expect(page.get_by_text("Islands take 5.")).to_have_count(0)
+    await page.reload()
+    await expect(page.get_by_text("It takes 3 days.")).to_have_count(1)
+
+
+async def test_the_options_of_a_question_back_are_named_as_answers(gateway, page):
+    async def asks_back(_: Question) -> Reply:
+        text = "Which one do you mean?\n1. Heron\n2. Lantern"
+        return replace(said(text, Decision.CLARIFY), suggestions=("Heron", "Lantern"))
+
+    gateway.scripted.does = asks_back
+    await ask(page, "How much is it?")
+
+    options = page.get_by_role("group", name="Please choose one")
+    await expect(options.get_by_role("button")).to_have_text(["Heron", "Lantern"])
+    await expect(page.get_by_role("group", name="You may also ask")).to_have_count(0)
 
 
 async def test_a_suggestion_is_asked_when_it_is_pressed(gateway, page):

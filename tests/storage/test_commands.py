@@ -160,6 +160,26 @@ def test_nothing_to_show_is_said(terminal: Terminal) -> None:
         assert text in terminal.out
 
 
+def test_a_bases_style_and_tolerated_error_are_changed(terminal: Terminal) -> None:
+    assert terminal("bases", "set", "default", "--style", "verbatim") == 0
+    assert terminal("bases", "set", "default", "--tolerated-error", "0.02") == 0
+    (base,) = terminal.json("bases", "list")
+    assert (base["name"], base["style"], base["tolerated_error"]) == ("default", "verbatim", 0.02)
+
+    (base,) = terminal.json("bases", "set", "default", "--style", "inherit")
+    assert base["style"] is None
+    assert terminal("bases", "set", "nowhere", "--style", "verbatim") == 1
+    assert terminal("bases", "set", "default", "--tolerated-error", "5") == 1
+    assert terminal("bases", "set", "default") == 2
+
+
+def test_an_entry_is_added_with_a_style_of_its_own(terminal: Terminal) -> None:
+    added = ("faq", "add", "--question", "May I return it?", "--answer", "Within 45 days.")
+
+    assert terminal.json(*added, "--id", "terms", "--style", "verbatim")["style"] == "verbatim"
+    assert terminal(*added, "--id", "other", "--style", "poetic") == 1
+
+
 def test_texts_and_intents_are_changed(terminal: Terminal, tmp_path: Path) -> None:
     assert terminal("texts", "set", "en", "greeting", "Ahoy!") == 0
     rows = terminal.json("texts", "list", "--locale", "en")

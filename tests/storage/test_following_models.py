@@ -70,6 +70,15 @@ class FakeGenerator:
     def close(self) -> None:
         self.is_closed = True
 
+    def ready_adapter(self, folder: Path) -> Path:
+        if (folder / "weights").read_bytes() == b"unreadable":
+            raise ConfigurationError(f"the adapter {folder.name} does not fit this reply model")
+        return folder
+
+    def add_adapter(self, name: str, place: Path) -> None: ...
+
+    def drop_adapter(self, name: str) -> None: ...
+
 
 @dataclass
 class FakePipeline:
@@ -79,6 +88,7 @@ class FakePipeline:
     entries: dict[str, FaqEntry] = field(default_factory=dict)
     thresholds: dict[KnowledgeBaseId | None, tuple[str, Any]] = field(default_factory=dict)
     heads: dict[KnowledgeBaseId | None, tuple[str, Any]] = field(default_factory=dict)
+    adapters: dict[KnowledgeBaseId, str] = field(default_factory=dict)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     may_fill: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -94,7 +104,7 @@ class FakePipeline:
     def models(self) -> dict[str, str]:
         return {"encoder": self.encoder_name, "reply": self.engine.generator.name}
 
-    async def answer(self, question: Question) -> Reply:
+    async def answer(self, question: Question, show: object = None) -> Reply:
         used = dict(self.models)
         assert question.knowledge_base.id in {1, *self.entries} or self.entries, "no index"
         await self.may_answer.wait()
@@ -110,6 +120,9 @@ class FakePipeline:
 
     def use_intents(self, base_id: KnowledgeBaseId | None, head: Any, name: str) -> None:
         self.heads[base_id] = (name, head)
+
+    def use_adapter(self, base_id: KnowledgeBaseId, name: str) -> None:
+        self.adapters[base_id] = name
 
     def use_calibration(self, base_id: KnowledgeBaseId | None, thresholds: Any, name: str) -> None:
         self.thresholds[base_id] = (name, thresholds)
@@ -146,6 +159,7 @@ class FakeLoading:
         replying = Engine(NoEncoder(), generator).start()
         made = self._made(Pair(encoding_part(pipeline.engine), replying))
         made.entries, made.thresholds = pipeline.entries, pipeline.thresholds
+        made.adapters = pipeline.adapters
         return made
 
     def _made(self, engine: Any) -> FakePipeline:
@@ -324,6 +338,44 @@ async def test_a_new_reply_adapter_keeps_the_indexes_and_is_named_in_the_trace(
 
         assert worker.pipeline.entries is indexed
         assert (await worker.used())["reply_version"] == "adapter"
+
+
+async def test_a_bases_own_adapter_is_live_beside_the_reply_model_of_all_bases(
+    database: Database, base: KnowledgeBase, tmp_path: Path
+):
+    await registered(database, tmp_path, "voice", ModelKind.REPLY_ADAPTER)
+    await registered(database, tmp_path, "common", ModelKind.REPLY_ADAPTER)
+    async with working(database, base, tmp_path / "models") as worker:
+        first = worker.pipeline
+        await model_store.promote(database, "voice", base="default", why="its own tone")
+        await worker.until(lambda: worker.pipeline.adapters.get(base.id) == "voice", "live")
+        assert worker.pipeline is first  # no other base is touched
+        assert first.engine.adapters == {"voice"}
+
+        await model_store.promote(database, "common", why="better for all")
+        await worker.until(lambda: worker.pipeline is not first, "switched")
+        replying = replying_part(worker.pipeline.engine)
+        assert replying is not None
+        assert replying.adapters == {"voice"}
+
+        await model_store.rollback(database, ModelKind.REPLY_ADAPTER, base="default", why="no")
+        await worker.until(lambda: worker.pipeline.adapters[base.id] == "", "taken back")
+
+
+async def test_an_adapter_that_does_not_fit_leaves_the_base_what_it_had(
+    database: Database, base: KnowledgeBase, tmp_path: Path
+):
+    await registered(database, tmp_path, "voice", ModelKind.REPLY_ADAPTER)
+    await registered(
+        database, tmp_path, "wrong", ModelKind.REPLY_ADAPTER, {"weights": b"unreadable"}
+    )
+    async with working(database, base, tmp_path / "models") as worker:
+        await model_store.promote(database, "voice", base="default", why="its own tone")
+        await worker.until(lambda: worker.pipeline.adapters.get(base.id) == "voice", "live")
+        await model_store.promote(database, "wrong", base="default", why="a mistake")
+        await worker.until(lambda: "wrong" in worker.detail["model_troubles"], "named")
+        assert "does not fit" in worker.detail["model_troubles"]["wrong"]
+        assert worker.pipeline.adapters[base.id] == "voice"
 
 
 async def test_a_broken_model_is_named_and_the_last_good_one_serves_on(

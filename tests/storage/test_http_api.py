@@ -12,8 +12,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from core.db.connect import Database
-from core.types import MessageKind
+from core.ports import Show
+from core.types import MessageKind, Question, Reply
 from tests.storage.served import AUTHORIZED, Stand, stand
+from tests.storage.spine import said
 
 
 @pytest.fixture
@@ -52,6 +54,14 @@ async def events(client: httpx.AsyncClient, path: str, **options: Any) -> AsyncI
             elif "data" in fields:
                 yield fields.get("event"), fields.get("id"), json.loads(fields["data"])
                 fields = {}
+
+
+async def until(stream: AsyncIterator[Any], name: str, count: int) -> AsyncIterator[Any]:
+    """Yield events until so many of that name have come."""
+    while count:
+        found = await anext(stream)
+        count -= found[0] == name
+        yield found
 
 
 async def test_a_message_is_stored_and_its_reply_can_be_read(gateway, api):
@@ -246,6 +256,37 @@ async def test_events_tell_of_each_message_and_of_the_work(gateway, api):
     ]
     whole = (await api.get("/v1/conversations/c1/messages")).json()["messages"]
     assert [seen[0][2], seen[2][2]] == whole
+
+
+async def test_sentences_come_before_their_reply_and_again_to_who_comes_late(gateway, api):
+    may_end = asyncio.Event()
+
+    async def writes(question: Question, show: Show) -> Reply:
+        await show("It takes 3 days.")
+        await show("Islands take 5.")
+        await may_end.wait()
+        return said("It takes 3 days. Islands take 5. Weekends do not count.")
+
+    gateway.scripted.shows = writes
+    await api.post("/v1/messages", json=message())
+    early, late = (events(api, "/v1/conversations/c1/events") for _ in range(2))
+    named = [found async for found in until(early, "sentence", 2)]
+    again = [found async for found in until(late, "sentence", 2)]
+    may_end.set()
+    reply = await anext(early)
+    while reply[0] is not None:
+        reply = await anext(early)
+    await early.aclose()
+    await late.aclose()
+
+    told = [data for name, _, data in named if name == "sentence"]
+    assert [(d["number"], d["text"]) for d in told] == [
+        (1, "It takes 3 days."),
+        (2, "Islands take 5."),
+    ]
+    assert [data for name, _, data in again if name == "sentence"] == told
+    assert reply[2]["turn_id"] == told[0]["turn_id"]
+    assert reply[2]["text"].startswith("It takes 3 days. Islands take 5. ")
 
 
 @pytest.mark.parametrize("by_header", [True, False])

@@ -71,6 +71,21 @@ async def test_it_is_ready_when_every_part_would_do_its_work(gateway, client):
             name: {"ok": True} for name in ("database", "broker", "worker", "sender", "scheduler")
         },
         "inboxes": {name: {"channel": name, "ok": True} for name in ("api", "web")},
+        "models": {},
+    }
+
+
+async def test_a_model_that_is_away_is_named_while_approved_answers_are_given(gateway, client):
+    await live(gateway.database, "sender", "scheduler")
+    detail = {"model_troubles": {"the reply model": "its server answered 503"}}
+    async with gateway.database.transaction() as conn:
+        await processes.beat(conn, "worker-1", "worker", ready=True, detail=detail)
+
+    response = await client.get("/readyz")
+
+    assert response.status_code == 200
+    assert response.json()["models"] == {
+        "the reply model": {"ok": False, "trouble": "its server answered 503"}
     }
 
 

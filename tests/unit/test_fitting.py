@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from answering import fitting
-from answering.fitting import IntentModel
-from answering.intents import IntentClassifier
+from answering.fitting import IntentModel, labelled
+from answering.intents import QUESTION, IntentClassifier
 
 
 def vector(text: str) -> np.ndarray:
@@ -77,3 +77,10 @@ async def test_a_damaged_head_is_fitted_anew(tmp_path: Path, fits: list[int]):
     await fitted(tmp_path, ())
 
     assert len(fits) == 2
+
+
+def test_what_customers_ask_of_any_business_is_in_scope_unless_the_base_says_otherwise():
+    assert dict(labelled([], []))["where are you located"] == QUESTION
+    assert dict(labelled([("where are you located", "stores")], []))["where are you located"] == (
+        "stores"
+    )

@@ -26,8 +26,10 @@ from training.replies.data import (
     read_examples,
     without_inventions,
 )
-from training.replies.loop import Recipe, batches, planned_steps, schedule, train
+from training.replies.loop import Job, batches, planned_steps, schedule, train
 from training.replies.objective import IGNORED, Encoded, collate, encode, reply_loss
+from training.replies.protocol import Shape
+from training.replies.recipe import Recipe
 from training.replies.session import Request, run
 
 PARCEL = ReplyExample(
@@ -191,13 +193,13 @@ def test_sharing_the_prompts_beginning_changes_neither_loss_nor_gradient():
 
 def test_training_lowers_the_loss_and_leaves_a_small_adapter(tmp_path):
     tokenizer = tiny_model.tokenizer()
-    model = lora.add(tiny_model.model(), rank=4, base_name="tiny")
+    model = lora.METHOD.add(tiny_model.model(), Shape(rank=4))
     encoded = [encode(PARCEL, tokenizer, render)] * 8
     said: list[str] = []
 
     outcome = train(
-        model, encoded, encoded[:1], tmp_path / "out", Recipe(epochs=12, learning_rate=2e-2), 2,
-        said.append,
+        Job(model, base_name="tiny"), encoded, encoded[:1], tmp_path / "out",
+        Recipe(epochs=12, learning_rate=2e-2), 2, said.append,
     )  # fmt: skip
 
     assert outcome.loss_best < outcome.loss_before * 0.8

@@ -59,9 +59,13 @@ def add(model: SentenceTransformer, rank: int, layers: int = 0) -> PeftModel:
         rank: Of the two factors; 16 on all layers of the small e5 is 2.7 MB in half precision.
         layers: Only so many of the last layers; 0 takes all.
     """
+    return add_to(_transformer(model), rank, layers)
+
+
+def add_to(transformer: Any, rank: int, layers: int = 0) -> PeftModel:
+    """Put a fresh adapter into a transformer alone, as `add` does."""
     from peft import LoraConfig, get_peft_model
 
-    transformer = _transformer(model)
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,

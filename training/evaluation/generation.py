@@ -12,6 +12,7 @@ from pathlib import Path
 from answering.generators.protocol import Generator
 from answering.prompting import build, plain
 from core.types import Author, Utterance
+from training.evaluation import scores
 from training.replies.data import (
     QuestionAnswer,
     ReplyExample,
@@ -29,10 +30,11 @@ NEW_TOKENS = 60
 
 @dataclass(frozen=True)
 class Figures:
-    """Means over the replies, in percent but for the last three.
+    """Means over the replies, in percent but for the last four.
 
     Attributes:
         rouge_l: F1 of the longest common subsequence with a person's reply.
+        bleu: BLEU-4 with it, the mean of single replies, as DSTC9 scores.
         token_f1: F1 of the words shared with it.
         precision: The share of a reply's content words that stand in its sources or question.
         flips: Replies that say yes where the person says no, or the reverse.
@@ -44,6 +46,7 @@ class Figures:
     name: str
     replies: int
     rouge_l: float
+    bleu: float
     token_f1: float
     precision: float
     flips: int
@@ -100,6 +103,7 @@ def measure(
         name=name,
         replies=len(pairs),
         rouge_l=100 * sum(rouge_l(reply, case.reply) for case, reply in pairs) / count,
+        bleu=100 * sum(scores.bleu(reply, case.reply) for case, reply in pairs) / count,
         token_f1=100 * sum(token_f1(reply, case.reply) for case, reply in pairs) / count,
         precision=100 * sum(_precision(case, reply) for case, reply in pairs) / count,
         flips=sum(flips(reply, case.reply) for case, reply in pairs),
@@ -141,12 +145,13 @@ def flips(reply: str, reference: str) -> bool:
 def table(rows: Sequence[Figures]) -> str:
     """Return figures as a Markdown table."""
     head = (
-        "| replies by | ROUGE-L | token F1 | precision % | polarity differs | numbers invented "
-        "| words | s |\n|---|---|---|---|---|---|---|---|"
+        "| replies by | ROUGE-L | BLEU-4 | token F1 | precision % | polarity differs "
+        "| numbers invented | words | s |\n|---|---|---|---|---|---|---|---|---|"
     )
     lines = [
-        f"| {row.name} | {row.rouge_l:.1f} | {row.token_f1:.1f} | {row.precision:.1f} "
-        f"| {row.flips} of {row.replies} | {row.invented} | {row.words:.1f} | {row.seconds:.0f} |"
+        f"| {row.name} | {row.rouge_l:.1f} | {row.bleu:.1f} | {row.token_f1:.1f} "
+        f"| {row.precision:.1f} | {row.flips} of {row.replies} | {row.invented} "
+        f"| {row.words:.1f} | {row.seconds:.0f} |"
         for row in rows
     ]
     return "\n".join([head, *lines])

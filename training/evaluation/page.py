@@ -88,6 +88,7 @@ class Report:
         curves: Further lines in the plot of coverage against error.
         tolerated: The error rate that is to be kept, drawn into that plot.
         notes: Sentences that a reader should know.
+        tables: Further tables by their heading; the rows of one have the same columns.
     """
 
     title: str
@@ -98,6 +99,9 @@ class Report:
     curves: Sequence[Curve] = ()
     tolerated: float | None = None
     notes: Sequence[str] = ()
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(
+        default_factory=dict[str, "Sequence[Mapping[str, Any]]"]
+    )
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ def coverage_curve(outcomes: Sequence[Outcome]) -> list[tuple[float, float, floa
 def _sections(report: Report, earlier: Earlier | None) -> Iterator[str]:
     yield _notes(report)
     yield _figures(report, earlier)
+    yield from (_further(heading, rows) for heading, rows in report.tables.items())
     if earlier is not None:
         yield _comparison(report, earlier)
     yield f'<div class="pair">{_coverage(report, earlier)}{_calibration(report)}</div>'
@@ -221,6 +226,15 @@ def _figures(report: Report, earlier: Earlier | None) -> str:
             f"{change}</div>"
         )
     return _section("Figures", f'<div class="tiles">{"".join(tiles)}</div>') if tiles else ""
+
+
+def _further(heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    shown = [tuple(_shown(value) for value in row.values()) for row in rows]
+    columns = tuple(rows[0])
+    wordy = {at for at, value in enumerate(rows[0].values()) if isinstance(value, str)}
+    return _section(heading, _table(columns, shown, words=wordy))
 
 
 def _breakable(name: str) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from answering.grounding import Source, facts
 from answering.pipeline import Pipeline
-from answering.prompting import plain
 from core import risk
 from core.errors import InvalidInput
-from core.types import Author, Decision, FaqEntry, KnowledgeBase, Question, Reply, Tier, Utterance
-from retrieval.lexical import fold, tokens
-from retrieval.rewriting import is_chinese
+from core.types import Author, Decision, FaqEntry, KnowledgeBase, Question, Reply, Utterance
+from retrieval.lexical import tokens
+from training.dialogues import Noises, dialogues
+from training.evaluation.scores import Support
 
 ABSTAINING = frozenset({Decision.REFUSE, Decision.HAND_OFF})
 SECONDS = 60.0
@@ -37,11 +36,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What the pipeline said to a case."""
+    """What the pipeline said to a case; `verdict` is the verifier's, where it was asked."""
 
     case: Case
     reply: Reply
     seconds: float
+    verdict: Support | None = None
 
     @property
     def passages(self) -> Sequence[tuple[str, float]]:
@@ -64,6 +64,8 @@ class Result:
             "passages": [{"id": key, "score": score} for key, score in self.passages],
             "knowledge_seeking": seeks_knowledge(self.reply),
             "confidence": round(chance_of(self.reply), 4),
+            "tier": str(self.reply.tier),
+            "reason": str(self.reply.trace.reason or ""),
             "signals": {name: round(value, 4) for name, value in self.signals.items()},
             "language": self.reply.language,
             "seconds": round(self.seconds, 4),
@@ -98,6 +100,18 @@ def case_of(row: Mapping[str, Any], where: str) -> Case:
         row.get("answerable"),
         row.get("expect"),
     )
+
+
+def made_rows(
+    entries: Sequence[FaqEntry], count: int, noise: Noises, seed: int = 29
+) -> list[dict[str, Any]]:
+    """Return the lines of conversations made by rule about entries (`training.dialogues`).
+
+    Raises:
+        ValueError: None can be made of these entries.
+    """
+    made = dialogues(entries, count, random.Random(seed), noise)
+    return [row | {"answerable": bool(row["relevant"])} for row in made]
 
 
 async def run(
@@ -155,23 +169,6 @@ def chance_of(reply: Reply) -> float:
     return passages[0].confidence if passages else 0.0
 
 
-def figures(results: Sequence[Result], entries: Sequence[FaqEntry]) -> dict[str, Any]:
-    """Return detection, selection and generation figures, and the unsupported rate."""
-    by_id = {entry.id: entry for entry in entries}
-    shown: dict[str, Any] = {}
-    shown |= _detection(results)
-    shown |= _selection(results)
-    shown |= _generation(results, by_id)
-    expected = [r for r in results if r.case.expect]
-    if expected:
-        right = [r for r in expected if as_expected(r)]
-        shown["as_expected"] = len(right) / len(expected)
-    seconds = sorted(r.seconds for r in results)
-    shown["seconds_p50"] = seconds[len(seconds) // 2] if seconds else 0.0
-    shown["n"] = len(results)
-    return shown
-
-
 def as_expected(result: Result) -> bool:
     """Return whether the decision is the expected one, on a right entry where one is named."""
     decision = result.reply.choice.decision
@@ -180,100 +177,3 @@ def as_expected(result: Result) -> bool:
     if decision is not Decision.ANSWER or not result.case.relevant:
         return True
     return bool({c.entry_id for c in result.reply.citations} & result.case.relevant)
-
-
-def _detection(results: Sequence[Result]) -> dict[str, Any]:
-    known = [r for r in results if r.case.answerable is not None]
-    said = [seeks_knowledge(r.reply) for r in known]
-    true = [bool(r.case.answerable) for r in known]
-    hits = sum(s and t for s, t in zip(said, true, strict=True))
-    precision = hits / sum(said) if any(said) else 0.0
-    recall = hits / sum(true) if any(true) else 0.0
-    both = precision + recall
-    return {
-        "detection_precision": precision,
-        "detection_recall": recall,
-        "detection_f1": 2 * precision * recall / both if both else 0.0,
-    }
-
-
-def _selection(results: Sequence[Result]) -> dict[str, Any]:
-    asked = [r for r in results if r.case.relevant]
-    first = [bool(r.passages) and r.passages[0][0] in r.case.relevant for r in asked]
-    five = [any(key in r.case.relevant for key, _ in r.passages[:5]) for r in asked]
-    reciprocal = [
-        next((1 / (i + 1) for i, (k, _) in enumerate(r.passages[:5]) if k in r.case.relevant), 0.0)
-        for r in asked
-    ]
-    answered = [r for r in results if r.reply.choice.decision is Decision.ANSWER]
-    cited = [r for r in answered if {c.entry_id for c in r.reply.citations} & r.case.relevant]
-    return {
-        "selection_recall@1": _mean(first),
-        "selection_recall@5": _mean(five),
-        "selection_mrr@5": _mean(reciprocal),
-        "answered": len(answered) / max(len(results), 1),
-        "wrong_among_answered": 1 - len(cited) / len(answered) if answered else 0.0,
-        "abstained": _mean([r.reply.choice.decision in ABSTAINING for r in results]),
-    }
-
-
-def _generation(results: Sequence[Result], by_id: Mapping[str, FaqEntry]) -> dict[str, Any]:
-    answered = [r for r in results if r.reply.choice.decision is Decision.ANSWER]
-    compared = [r for r in answered if r.case.reference]
-    unsupported = [r for r in answered if _is_unsupported(r, by_id)]
-    return {
-        "generation_rouge_l": _mean([rouge_l(_text(r), r.case.reference) for r in compared]),
-        "generation_token_f1": _mean([token_f1(_text(r), r.case.reference) for r in compared]),
-        "generated": _mean([r.reply.tier is Tier.GENERATED for r in answered]),
-        "unsupported": len(unsupported) / max(len(answered), 1),
-    }
-
-
-def _text(result: Result) -> str:
-    return plain(result.reply.text)
-
-
-def _is_unsupported(result: Result, by_id: Mapping[str, FaqEntry]) -> bool:
-    """Return whether a reply holds a fact or many words that stand nowhere in its sources.
-
-    Told apart from the check that already ran: by plain token precision and facts alone.
-    """
-    cited = [by_id[c.entry_id] for c in result.reply.citations if c.entry_id in by_id]
-    said = [u.text for u in result.case.history] + [result.case.message]
-    source = Source.of(cited, said)
-    words = tokens(_text(result))
-    held = sum(word in source.tokens for word in words)
-    invented = facts(_text(result)) - source.facts - facts("\n".join(said))
-    return bool({f for f in invented if f not in source.folded}) or held < 0.6 * len(words)
-
-
-def rouge_l(text: str, reference: str) -> float:
-    """Return the ROUGE-L F1 of words (characters for Chinese)."""
-    ours, theirs = _words(text), _words(reference)
-    if not ours or not theirs:
-        return 0.0
-    row = [0] * (len(theirs) + 1)
-    for word in ours:
-        above = row[:]
-        for j, other in enumerate(theirs):
-            row[j + 1] = above[j] + 1 if word == other else max(above[j + 1], row[j])
-    precision, recall = row[-1] / len(ours), row[-1] / len(theirs)
-    return 2 * precision * recall / (precision + recall) if row[-1] else 0.0
-
-
-def token_f1(text: str, reference: str) -> float:
-    """Return the F1 of the words as bags."""
-    ours, theirs = Counter(_words(text)), Counter(_words(reference))
-    both = sum((ours & theirs).values())
-    return 2 * both / (sum(ours.values()) + sum(theirs.values())) if both else 0.0
-
-
-def _words(text: str) -> list[str]:
-    folded = fold(text)
-    if is_chinese(text):
-        return [character for character in folded if character.isalnum()]
-    return "".join(c if c.isalnum() else " " for c in folded).split()
-
-
-def _mean(values: Sequence[float | bool]) -> float:
-    return sum(values) / len(values) if values else 0.0

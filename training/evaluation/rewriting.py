@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InvalidInput
-from core.types import FaqEntry
+from core.types import Author, FaqEntry, Utterance
 from retrieval.encoders.protocol import Encoder
 from retrieval.fusion import fuse
 from retrieval.lexical import LexicalIndex, fold
@@ -38,12 +38,25 @@ class FollowUp:
 
     Attributes:
         said: What was said before, by anybody, oldest first.
+        has_answers: The replies stand in it too, and the last of it is one.
     """
 
     id: str
     message: str
     said: tuple[str, ...]
     rewrite: str
+    has_answers: bool = False
+
+    @property
+    def history(self) -> tuple[Utterance, ...]:
+        """What was said before, with who said it."""
+        last = len(self.said) - 1
+        return tuple(
+            Utterance(
+                Author.BOT if self.has_answers and (last - at) % 2 == 0 else Author.CUSTOMER, text
+            )
+            for at, text in enumerate(self.said)
+        )
 
 
 @dataclass(frozen=True)
@@ -90,12 +103,19 @@ def evaluate(
     follow_ups: Sequence[FollowUp],
     encoder: Encoder,
     tell: Callable[[int], None] = lambda done: None,
+    by_model: Sequence[str | None] = (),
 ) -> dict[str, float]:
     """Return recall@1 and recall@5 of the raw, our and people's wording of each follow-up.
 
     First messages are in the index and not among the queries.
+
+    Args:
+        follow_ups: The messages of a set.
+        encoder: Of what is searched.
+        tell: Told after each search how many are done.
+        by_model: What a large model made of each of `leaning`; None where the rules must do.
     """
-    asked = [f for f in follow_ups if f.said]
+    asked = leaning(follow_ups)
     finder = Finder.of([f.rewrite for f in follow_ups], encoder)
     begun = time.perf_counter()
     ours = [standalone(f.message, f.said) for f in asked]
@@ -105,7 +125,11 @@ def evaluate(
         "rules": ours,
         "people": [f.rewrite for f in asked],
     }
+    if by_model:
+        ways["model"] = [text or rule for text, rule in zip(by_model, ours, strict=True)]
     figures: dict[str, float] = {}
+    if by_model:
+        figures["model_fell_back"] = sum(text is None for text in by_model) / len(by_model)
     done = 0
     for name, queries in ways.items():
         vectors = encoder.encode_queries(queries)
@@ -124,6 +148,11 @@ def evaluate(
     return figures
 
 
+def leaning(follow_ups: Sequence[FollowUp]) -> list[FollowUp]:
+    """Return the messages before which something was said."""
+    return [f for f in follow_ups if f.said]
+
+
 def canard(folder: Path) -> Iterator[FollowUp]:
     """Yield CANARD's rows: `*.jsonl` with History, Question, Rewrite.
 
@@ -137,6 +166,7 @@ def canard(folder: Path) -> Iterator[FollowUp]:
                 _field(row, "Question", path, number),
                 tuple(map(str, row.get("History") or ())),
                 _field(row, "Rewrite", path, number),
+                has_answers=True,
             )
 
 

@@ -207,6 +207,8 @@ def evaluate(
     - `fixed`: the most generous constant on it that keeps the rate as often, chosen in hindsight
       from the answers to all splits: nobody has it, it is what could be had at best without
       further signals.
+    - `same_error`: the most generous constant on it that has no more errors in all than the
+      certified way, likewise in hindsight.
     - `naive`: where the labelled half's own error is within the rate: it breaks the promise.
     - `long_run`: the fixed sequence that `deskhand calibrate` uses. It promises the rate itself;
       among so few answers chance adds to it.
@@ -242,7 +244,8 @@ def evaluate(
     ways["fixed"] = _fixed(everything, right, halves, tolerated, confidence)
     figures |= ways.pop("certified")
     figures |= ways
-    for name in ("single", "fixed"):
+    figures["same_error"] = _same_error(everything, right, halves, tolerated, figures["error"])
+    for name in ("single", "fixed", "same_error"):
         least = float(figures[name]["coverage"])
         figures[f"gain_over_{name}"] = figures["coverage"] / least - 1 if least else None
     figures["languages"] = _by_language(rounds, tolerated)
@@ -343,6 +346,25 @@ def _fixed(
         figures = _figures(answered, wrong, asked, tolerated)
         if figures["kept"] >= confidence:
             return {"threshold": float(threshold), **figures}
+    return {"threshold": None, "kept": 1.0, "coverage": 0.0, "error": 0.0, "silent_splits": 1.0}
+
+
+def _same_error(
+    came: Floats,
+    right: Bools,
+    halves: Sequence[NDArray[np.int64]],
+    tolerated: float,
+    error: float,
+) -> dict[str, Any]:
+    """Return the figures of the most generous constant threshold with no more errors in all."""
+    asked = sum(len(half) for half in halves)
+    for threshold in np.unique(came):
+        over = came >= threshold
+        if not over.any() or (~right[over]).mean() > error:
+            continue
+        answered = np.asarray([int(over[half].sum()) for half in halves])
+        wrong = np.asarray([int((over[half] & ~right[half]).sum()) for half in halves])
+        return {"threshold": float(threshold), **_figures(answered, wrong, asked, tolerated)}
     return {"threshold": None, "kept": 1.0, "coverage": 0.0, "error": 0.0, "silent_splits": 1.0}
 
 

@@ -300,11 +300,11 @@ def polarity_first(reply: str, answer: str) -> str:
         return reply
     if negates(reply) != negates(answer) or len(_NEGATION.findall(answer)) > 1:
         return reply
-    return f"{'No' if negates(reply) else 'Yes'}, {_lower_first(reply, answer)}"
+    return f"{'No' if negates(reply) else 'Yes'}, {lower_first(reply, answer)}"
 
 
-def _lower_first(text: str, answer: str) -> str:
-    """Return a text that now stands within a sentence; a name keeps its capital."""
+def lower_first(text: str, answer: str) -> str:
+    """Return a text as it stands within a sentence: a name of the answer keeps its capital."""
     first = text.split()[0]
     within_sentence = re.search(rf"(?<=[a-z,] ){re.escape(first)}", answer)
     is_name = bool(within_sentence) or not first[1:].islower()

@@ -9,7 +9,9 @@ from cli.commands.eval.replies import replies
 from cli.commands.eval.retrieval import retrieval
 from cli.commands.eval.rewriting import rewriting
 from cli.commands.eval.risk import risk
+from cli.commands.eval.safety import safety
 from cli.commands.eval.signals import signals
+from cli.commands.eval.verifier import verifier
 
 
 def register(app: typer.Typer) -> None:
@@ -20,5 +22,7 @@ def register(app: typer.Typer) -> None:
     evaluate.command("replies")(replies)
     evaluate.command("rewriting")(rewriting)
     evaluate.command("risk")(risk)
+    evaluate.command("safety")(safety)
     evaluate.command("signals")(signals)
+    evaluate.command("verifier")(verifier)
     app.add_typer(evaluate, name="eval")

@@ -28,7 +28,9 @@ class Noise(StrEnum):
 
 def retrieval(
     context: typer.Context,
-    faq: Annotated[Path, typer.Option(help='JSONL {"id", "question", "answer", ...}.')],
+    faq: Annotated[
+        Path | None, typer.Option(help='JSONL {"id", "question", "answer", ...}.')
+    ] = None,
     queries: Annotated[
         Path | None, typer.Option(help='JSONL {"id", "text" or "turns", "relevant"}.')
     ] = None,
@@ -38,6 +40,9 @@ def retrieval(
     noise: Annotated[
         Noise, typer.Option(help="How the customers of made conversations type or speak.")
     ] = Noise.SPOKEN,
+    crosswoz: Annotated[
+        Path | None, typer.Option(help="Instead of --faq: folder of CrossWOZ, people's Chinese.")
+    ] = None,
     encoder: common.EncoderName = None,
     report_folder: common.ReportFolder = None,
     compare: common.CompareFolder = None,
@@ -51,8 +56,7 @@ def retrieval(
     from training.evaluation.retrieval import evaluate
 
     common.check_report(report_folder, compare)
-    entries = common.entries_of(faq)
-    asked = _asked(queries) if queries else _made(faq, entries, made, noise)
+    entries, asked, title = _wanted(faq, queries, crosswoz, made, noise)
     loaded = common.encoder_of(configuration.of(context), encoder)
     kept: list[tuple[Query, Sequence[str], float]] = []
 
@@ -67,13 +71,35 @@ def retrieval(
         report.progress("Queries", sum(bool(query.relevant) for query in asked)),
         keep=lambda *found: kept.append(found),
     )
-    title = queries.name if queries else f"{len(asked)} {noise} conversations made by rule"
     common.show(f"Retrieval of {title}", figures, as_json=json)
     page = Report(
         f"Retrieval of {title}", figures, of_queries(kept, entries, locale_of),
-        {"entries": faq.name, "encoder": loaded.name},
+        {"entries": faq.name if faq else str(len(entries)), "encoder": loaded.name},
     )  # fmt: skip
     common.write_report(page, report_folder, compare)
+
+
+def _wanted(
+    faq: Path | None, queries: Path | None, crosswoz: Path | None, made: int, noise: Noise
+) -> tuple[Sequence[FaqEntry], list[Query], str]:
+    """Return the entries, what is asked of them, and what a person calls it.
+
+    Raises:
+        InvalidInput: It is not clear what is wanted, or a file is wrong.
+    """
+    from core.errors import InvalidInput
+    from training.evaluation import crosswoz as chinese
+
+    if crosswoz is not None and faq is None and queries is None:
+        known, asked = chinese.read(crosswoz, made)
+        return known, asked, f"{len(asked)} questions of CrossWOZ"
+    if faq is None or crosswoz is not None:
+        raise InvalidInput("Give either --faq, with --queries where there are some, or --crosswoz.")
+    entries = common.entries_of(faq)
+    if queries:
+        return entries, _asked(queries), queries.name
+    made_up = _made(faq, entries, made, noise)
+    return entries, made_up, f"{len(made_up)} {noise} conversations made by rule"
 
 
 def _asked(queries: Path) -> list[Query]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json as json_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +23,30 @@ if TYPE_CHECKING:
 def risk(
     context: typer.Context,
     cases: Annotated[
-        Path, typer.Option(help='JSONL {"confidence", "correct"}, or replies, or conversations.')
-    ],
+        Path | None,
+        typer.Option(help='JSONL {"confidence", "correct"}, or replies, or conversations.'),
+    ] = None,
     relevance: Annotated[
         Path | None, typer.Option(help='JSONL {"id", "relevant"} of replies without it.')
     ] = None,
     faq: Annotated[
         Path | None, typer.Option(help="JSONL of entries, for cases that are conversations.")
+    ] = None,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(help="Instead of --cases: CSV or JSONL of messages and labels, as entries."),
+    ] = None,
+    wordings: Annotated[
+        int, typer.Option(min=1, help="With --labelled: messages that word each label's entry.")
+    ] = 5,
+    missing: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="With --labelled: labels without an entry.")
+    ] = 0.0,
+    most: Annotated[
+        int, typer.Option(min=20, help="With --labelled: messages that are asked.")
+    ] = 3_000,
+    cases_out: Annotated[
+        Path | None, typer.Option(help="Where the cases are written, to be given as --cases again.")
     ] = None,
     splits: Annotated[int, typer.Option(min=1, max=10_000, help="Random splits.")] = 200,
     tolerated: Annotated[
@@ -43,18 +62,26 @@ def risk(
     json: AsJson = False,
 ) -> None:
     """Fit thresholds on half of the cases, meet the other half, and count how often it is kept."""
+    from core.errors import InvalidInput
     from training.evaluation import report
     from training.evaluation.risk import evaluate, read_cases
 
     common.check_report(report_folder, compare)
     changed = {"reply_model": "none"} | ({"encoder": encoder} if encoder else {})
-    if _are_conversations(cases):
-        settings = configuration.of(context).model_copy(update=changed)
-        labelled = _asked(settings, cases, faq)
+    settings = configuration.of(context).model_copy(update=changed)
+    if (cases is None) == (not labelled):
+        raise InvalidInput("Give either --cases or --labelled.", field="cases")
+    if cases is None:
+        name = ", ".join(path.name for path in labelled or ())
+        judged = _of_labels(settings, labelled or (), wordings, missing, most)
+    elif _are_conversations(cases):
+        name, judged = cases.name, _asked(settings, cases, faq)
     else:
-        labelled = read_cases(cases, relevance)
+        name, judged = cases.name, read_cases(cases, relevance)
+    if cases_out is not None:
+        _write(judged, cases_out)
     figures = evaluate(
-        labelled,
+        judged,
         tolerated=tolerated,
         confidence=confidence,
         splits=splits,
@@ -62,11 +89,11 @@ def risk(
         tell=report.progress("splits", splits),
     )
     if report_folder is not None:
-        common.write_report(_page(cases.name, labelled, figures), report_folder, compare)
+        common.write_report(_page(name, judged, figures), report_folder, compare)
     if json:
         printing.as_json(figures)
     else:
-        _print(cases.name, figures)
+        _print(name, figures)
 
 
 def _are_conversations(path: Path) -> bool:
@@ -79,7 +106,7 @@ def _are_conversations(path: Path) -> bool:
 
 def _asked(settings: Settings, path: Path, faq: Path | None) -> list[Labelled]:
     """Return the cases of conversations, as the pipeline finds entries for them."""
-    from cli.commands.eval.replies import answer_all
+    from cli.commands.eval.asking import answer_all
     from training.evaluation import report
     from training.evaluation.replies import case_of
     from training.evaluation.risk import case_of_result, enough, numbered
@@ -89,6 +116,39 @@ def _asked(settings: Settings, path: Path, faq: Path | None) -> list[Labelled]:
     entries = common.entries_of(faq) if faq else None
     results = asyncio.run(answer_all(settings, entries, enough(wanted, path)))
     return [case_of_result(result) for result in results]
+
+
+def _of_labels(
+    settings: Settings, paths: Sequence[Path], wordings: int, missing: float, most: int
+) -> list[Labelled]:
+    """Return the cases of messages with labels, asked of a base with an entry for each label."""
+    from cli.commands.eval.asking import answer_all
+    from training.evaluation import labelled_base
+    from training.evaluation.risk import case_of_result, enough
+
+    entries, wanted = labelled_base.base_of(
+        labelled_base.read(paths), wordings=wordings, missing=missing, most=most
+    )
+    results = asyncio.run(answer_all(settings, entries, enough(wanted, paths[0])))
+    return [case_of_result(result) for result in results]
+
+
+def _write(judged: Sequence[Labelled], place: Path) -> None:
+    lines = [
+        json_module.dumps(
+            {
+                "confidence": each.signals["confidence"],
+                "correct": each.is_right,
+                "language": each.language,
+                "entry": each.entry,
+                "signals": dict(each.signals),
+                "group": each.group,
+            },
+            ensure_ascii=False,
+        )
+        for each in judged
+    ]
+    place.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _page(name: str, labelled: list[Labelled], figures: dict[str, Any]) -> Report:
@@ -140,7 +200,7 @@ def _print(name: str, figures: dict[str, Any]) -> None:
         ],
         empty="",
     )
-    for other in ("single", "fixed"):
+    for other in ("single", "fixed", "same_error"):
         gain = figures[f"gain_over_{other}"]
         shown = "nothing to compare with" if gain is None else f"{gain:+.1%}"
         typer.echo(f"coverage against the {WAYS[other]}: {shown}")
@@ -169,6 +229,7 @@ WAYS = {
     "by_language": "certified, language by language",
     "single": "single certified threshold on the bare confidence",
     "fixed": "constant threshold chosen in hindsight",
+    "same_error": "constant threshold with the same error, in hindsight",
     "naive": "threshold without a certificate",
     "long_run": "single threshold certified for the long run",
 }

@@ -8,6 +8,7 @@ from cli.commands.train.augment import train_augment
 from cli.commands.train.encoder import train_encoder
 from cli.commands.train.intents import train_intents
 from cli.commands.train.replies import train_replies
+from cli.commands.train.verifier import train_verifier
 
 
 def register(app: typer.Typer) -> None:
@@ -17,4 +18,5 @@ def register(app: typer.Typer) -> None:
     train.command("encoder")(train_encoder)
     train.command("intents")(train_intents)
     train.command("augment")(train_augment)
+    train.command("verifier")(train_verifier)
     app.add_typer(train, name="train")

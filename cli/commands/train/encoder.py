@@ -9,8 +9,10 @@ import typer
 
 from cli import configuration, printing
 from cli.commands.train.common import progress
+from cli.commands.train.registering import Register, register_folder
 from cli.printing import AsJson
 from core.errors import InvalidInput
+from core.types import ModelKind
 
 if TYPE_CHECKING:
     from retrieval.encoders.protocol import Encoder
@@ -55,6 +57,7 @@ def train_encoder(
     checkpoint_every: Annotated[
         int, typer.Option(min=1, help="Steps after which an interrupted run can go on.")
     ] = 50,
+    register: Register = False,
     json: AsJson = False,
 ) -> None:
     """Tune the encoder on an FAQ and on corrections; kept only if held-out questions find more."""
@@ -76,8 +79,9 @@ def train_encoder(
         seed=seed,
     )  # fmt: skip
     outcome = session.run(what, loaded, plan, out, progress, checkpoint_every=checkpoint_every)
+    version = register_folder(context, out, ModelKind.ENCODER).name if register else None
     if json:
-        printing.as_json({"adapter": str(out), **vars(outcome)})
+        printing.as_json({"adapter": str(out), "version": version, **vars(outcome)})
         return
     typer.echo(
         f"{out}: {outcome.adapter_bytes / 1e6:.1f} MB after {outcome.steps} steps, "

@@ -9,7 +9,9 @@ import typer
 
 from cli import configuration, printing
 from cli.commands.train.common import progress
+from cli.commands.train.registering import OneBase, Register, register_folder
 from cli.printing import AsJson
+from core.types import ModelKind
 
 if TYPE_CHECKING:
     from training.intent_tuning import Options
@@ -33,6 +35,8 @@ def train_intents(
         Path | None, typer.Option(help="Messages without labels, one a line, to learn from.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the parts that are held out.")] = 7,
+    register: Register = False,
+    base: OneBase = None,
     json: AsJson = False,
 ) -> None:
     """Fit the intent head on labelled messages; print its figures on a held-out fifth."""
@@ -55,6 +59,8 @@ def train_intents(
     figures = intents.train(
         rows, loaded, out, tuning=tuning, unlabelled=others, seed=seed, say=progress
     )
+    if register:
+        figures["version"] = register_folder(context, out, ModelKind.INTENTS, base=base).name
     if json:
         printing.as_json(figures)
         return

@@ -1,0 +1,1 @@
+"""Training of cross-encoders: the verifier of replies, and the reranker."""

@@ -1,0 +1,1 @@
+"""Examples made by rule where copying one entry is not enough; see `examples`."""
