@@ -89,6 +89,7 @@ _OFFER = re.compile(
 _ROLE = re.compile(
     r"\b(?:sources?|passages?|instructions?|as an ai|language model|customer:|assistant:)", re.I
 )
+_JOINED_ON = re.compile(r",\s+(?:and|but|while)\s+", re.IGNORECASE)
 ADMITS = re.compile(r"^I have no information (?:about|on) (?P<topic>[^.;]+)\.?$")
 """What the reply model is taught to say where no source answers a part; it claims nothing."""
 _WAY = re.compile(r"\b(?:how|where|what (?:do|should|can) (?:i|we)|who|contact|send)\b", re.I)
@@ -257,7 +258,10 @@ def unsupported(sentence: str, source: Source) -> str | None:
     if _OFFER.search(sentence):
         return "offers what no entry says"
     if (admits := ADMITS.match(sentence)) is not None:
-        strange = [t for t in tokens(admits["topic"]) if t not in source.tokens | _FILLER_TOKENS]
+        topic = [t for t in tokens(admits["topic"]) if t not in _FILLER_TOKENS]
+        if topic and all(_is_or_akin(t, source.answer_tokens) for t in topic):
+            return "admits not to know what an entry says"
+        strange = [t for t in topic if t not in source.tokens]
         return "admits not to know what nobody asked" if strange else None
     if _PROMISE.search(sentence) and not _stands_in(_PROMISE, sentence, source):
         return "promises an action"
@@ -278,7 +282,25 @@ def unsupported(sentence: str, source: Source) -> str | None:
     held = sum(t in source.tokens or _akin(t, source.tokens) for t in words)
     if words and held < SUPPORTED_FROM * len(words):
         return f"only {held} of {len(words)} words are the entry's"
+    if _guesses_a_part(sentence, source):
+        return "answers a part of the question that no entry answers"
     return _turned_round(sentence, source)
+
+
+def _guesses_a_part(sentence: str, source: Source) -> bool:
+    """Return whether a clause that is joined on holds nothing of an entry.
+
+    "Pets are welcome, and it has a gym": the customer asked for both, the entry knows of pets.
+    """
+    for clause in _JOINED_ON.split(sentence)[1:]:
+        words = [t for t in tokens(clause) if t not in _FILLER_TOKENS]
+        if words and not any(_is_or_akin(t, source.answer_tokens) for t in words):
+            return True
+    return False
+
+
+def _is_or_akin(token: str, known: frozenset[str]) -> bool:
+    return token in known or _akin(token, known)
 
 
 def _own_sentence(sentence: str, source: Source) -> str | None:

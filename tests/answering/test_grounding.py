@@ -151,3 +151,27 @@ def test_sentences_end_at_points_and_lines_not_within_numbers():
     assert split_sentences("It costs 4.95 euros. It is free.\n- Yes") == [
         "It costs 4.95 euros.", "It is free.", "- Yes",
     ]  # fmt: skip
+
+
+def test_a_part_that_no_entry_answers_is_not_guessed():
+    pets = FaqEntry("pets", "Are pets allowed?", "Pets are not allowed at the Avalon.")
+    asked = "Are pets allowed and do you have a gym?"
+
+    assert not checked("No, pets are not allowed, and it does not have a gym.", pets, asked)
+    assert checked("No, pets are not allowed. I have no information about a gym.", pets, asked) == (
+        "No, pets are not allowed. I have no information about a gym."
+    )
+
+
+def test_what_an_entry_says_is_not_denied_to_be_known():
+    parking = FaqEntry("parking", "Is there parking?", "Yes, there is parking behind the house.")
+    cards = FaqEntry("cards", "How can I pay?", "Credit cards are accepted.")
+
+    text = check(
+        "Credit cards are accepted. I have no information about parking.",
+        [cards, parking],
+        ["How can I pay and is there parking?"],
+        language="en",
+    ).text
+
+    assert "no information" not in text

@@ -1,1 +1,1 @@
-"""Examples made by rule where copying one entry is not enough; see `examples`."""
+"""Examples made by rule, where copying one entry is not enough; `mixing` joins the kinds."""
