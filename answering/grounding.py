@@ -186,7 +186,8 @@ def check(
         return Checked("", (*failures, "nothing of the entry is left"))
     if entries and leaves_out_the_way(text, entries[0]) and _WAY.search(said[-1] if said else ""):
         return Checked("", (*failures, "leaves out where to go"))
-    if len(text.split()) > LONGER_THAN_SOURCES * max(source.words, 12):
+    told = " ".join(sentence for sentence in kept if not ADMITS.match(sentence))
+    if len(told.split()) > LONGER_THAN_SOURCES * max(source.words, 12):
         return Checked("", (*failures, "longer than its sources"))
     return Checked(text, tuple(failures))
 
@@ -334,25 +335,23 @@ def _polarity(
 ) -> str | None:
     """Return a failure where the reply begins with a yes or no that the entry does not give.
 
-    The entry's yes or no answers the entry's question. Where the customer's question is turned
-    round ("do I have to ...", "is it forbidden ..."), nobody but a person can tell: approved text.
+    The entry's yes or no answers the entry's question: of several, the one that the first clause
+    is about. Where the customer's question is turned round ("do I have to ...", "is it forbidden
+    ..."), nobody but a person can tell: approved text.
     """
     if not entries:
         return None
     opening = sentences[0]
     says_yes, says_no = bool(_YES.search(opening)), bool(_NO.search(opening))
-    answer = plain(entries[0].answer)
+    entry = _meant(opening, entries)
+    answer = plain(entry.answer)
     first = (split_sentences(answer) or [""])[0]
     is_yes, is_no = bool(_YES.search(first)), bool(_NO.search(first))
     negative = is_no or (not is_yes and bool(NEGATION.search(first)))
     asked = said[-1] if said else ""
     if (says_yes or says_no) and not _POLAR.search(asked):
         return "yes or no to what asks for neither"
-    if (
-        (says_yes or says_no)
-        and NEGATION.search(asked)
-        and not NEGATION.search(entries[0].question)
-    ):
+    if (says_yes or says_no) and NEGATION.search(asked) and not NEGATION.search(entry.question):
         return "yes or no to a question that is turned round"
     if (says_yes or says_no) and _takes_back(opening, asked, says_no=says_no):
         return "says yes and no at once"
@@ -366,7 +365,37 @@ def _polarity(
         return "says no where the entry does not"
     if is_no and not says_no and not NEGATION.search(opening):
         return "leaves out the entry's no"
+    return _crossed(opening, entries)
+
+
+def _meant(opening: str, entries: Sequence[FaqEntry]) -> FaqEntry:
+    """Return the entry that a sentence's first clause is about; in doubt the first one."""
+    words = _content(_JOINED_ON.split(opening)[0])
+
+    def shared(entry: FaqEntry) -> int:
+        return len(words & set(tokens(f"{entry.question} {plain(entry.answer)}")))
+
+    return max(entries, key=shared)
+
+
+def _crossed(opening: str, entries: Sequence[FaqEntry]) -> str | None:
+    """Return a failure where a clause that is joined on turns its own entry round.
+
+    "No, there is no pool, and pets are welcome" of an entry by which pets are not.
+    """
+    for clause in _JOINED_ON.split(opening)[1:]:
+        words = _content(clause)
+        own = [s for e in entries for s in split_sentences(plain(e.answer))]
+        best = max(own, key=lambda s: len(words & set(tokens(s))), default="")
+        if len(words & set(tokens(best))) * 2 < len(words):
+            continue
+        if bool(NEGATION.search(best)) is not bool(NEGATION.search(clause)):
+            return "turns round what a second entry says"
     return None
+
+
+def _content(text: str) -> set[str]:
+    return {token for token in tokens(text) if token not in _FILLER_TOKENS}
 
 
 def _passes_over(
@@ -420,8 +449,8 @@ def _evades(reply: str, answer: str, asked: str) -> bool:
 
 
 def _denies(opening: str, answer: str) -> bool:
-    """Return whether a sentence of the answer denies what the opening denies."""
-    words = {t for t in tokens(opening) if t not in _FILLER_TOKENS}
+    """Return whether a sentence of the answer denies what the opening's first clause denies."""
+    words = _content(_JOINED_ON.split(opening)[0])
     denied = [set(tokens(s)) for s in split_sentences(answer) if NEGATION.search(s)]
     return bool(words) and any(len(words & d) >= 0.7 * len(words) for d in denied)
 

@@ -175,3 +175,32 @@ def test_what_an_entry_says_is_not_denied_to_be_known():
     ).text
 
     assert "no information" not in text
+
+
+def test_a_yes_or_no_is_compared_with_the_entry_that_its_clause_is_about():
+    cards = FaqEntry("e", "Which cards do you take?", "Credit cards are accepted at the Slug.")
+    alcohol = FaqEntry("e", "Do you serve alcohol?", "The Slug does not serve alcohol.")
+    asked = "Do you serve alcohol and also which cards do you take?"
+    reply = "No, the Slug does not serve alcohol, and credit cards are accepted."
+
+    assert check(reply, [cards, alcohol], [asked], language="en").text == reply
+
+
+def test_a_clause_that_turns_the_second_entry_round_is_refused():
+    pool = FaqEntry("e", "Is there a pool?", "The Lodge does not have a pool.")
+    pets = FaqEntry("e", "Are pets allowed?", "Pets are not allowed at the Lodge.")
+    asked = "Is there a pool and are pets allowed?"
+    reply = "No, the Lodge does not have a pool, and pets are allowed."
+
+    refused = check(reply, [pool, pets], [asked], language="en")
+
+    assert refused.failures == ("turns round what a second entry says",)
+
+
+def test_to_say_what_is_missing_does_not_make_a_reply_too_long():
+    pool = FaqEntry("e", "Is there a pool?", "There is no pool.")
+    reply = "No, there is no pool here at all. I have no information about live music in the bar."
+
+    said = check(reply, [pool], ["Is there a pool, and live music in the bar?"], language="en")
+
+    assert said.failures == ()

@@ -32,15 +32,15 @@ def verifier(
         Path | None, typer.Option(help="A verifier's folder; the one that ships when not given.")
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Also the half that the combination was fitted on.")
+        bool, typer.Option("--whole", help="Also what was trained or fitted on.")
     ] = False,
     encoder: common.EncoderName = None,
     json: AsJson = False,
 ) -> None:
     """Measure the verifier on replies whose support is known.
 
-    Of --begin's folder, --dstc9 and --own only the half is measured that was not fitted on; one
-    file of BEGIN and --cases are measured whole.
+    Of --begin's folder, --dstc9 and --own only the quarter is measured that was neither trained
+    nor fitted on; one file of BEGIN and --cases are measured whole.
     """
     from answering import verifier as answering
     from retrieval.encoders.cross import CrossEncoder
@@ -51,15 +51,15 @@ def verifier(
     if begin is not None:
         files = material.begin_files(begin)
         if begin.is_dir() and not whole:
-            files = {k: [c for c in v if not material.is_fitted_on(c)] for k, v in files.items()}
+            files = {k: [c for c in v if material.is_measured(c)] for k, v in files.items()}
         sets |= {f"BEGIN {name}": some for name, some in files.items()}
         if len(files) > 1:
             sets["BEGIN together"] = [case for some in files.values() for case in some]
     if dstc9 is not None:
         unseen = material.dstc9_cases(dstc9, "val_unseen")
-        sets["counterfactuals, unseen entries"] = _half(unseen, whole)
+        sets["counterfactuals, unseen entries"] = _apart(unseen, whole)
     if own is not None:
-        sets["own replies"] = _half(material.shop_cases(own), whole)
+        sets["own replies"] = _apart(material.shop_cases(own), whole)
     if cases is not None:
         sets["cases"] = material.read_cases(cases)
     if not any(sets.values()):
@@ -74,7 +74,7 @@ def verifier(
     common.show(f"Verifier {scorer.name}", figures, as_json=json)
 
 
-def _half(cases: list[Any], whole: bool) -> list[Any]:
-    from training.verifier import is_fitted_on
+def _apart(cases: list[Any], whole: bool) -> list[Any]:
+    from training.verifier import is_measured
 
-    return [case for case in cases if whole or not is_fitted_on(case)]
+    return [case for case in cases if whole or is_measured(case)]
