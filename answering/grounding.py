@@ -92,6 +92,20 @@ _ROLE = re.compile(
 _JOINED_ON = re.compile(r",\s+(?:and|but|while)\s+", re.IGNORECASE)
 ADMITS = re.compile(r"^I have no information (?:about|on) (?P<topic>[^.;]+)\.?$")
 """What the reply model is taught to say where no source answers a part; it claims nothing."""
+_ASKED_KINDS = {
+    "how long": (
+        re.compile(
+            r"\bhow (?:long|soon|fast|quick(?:ly)?|many (?:hours|days|weeks|months))\b", re.I
+        ),
+        re.compile(r"\b(?:hours?|days?|weeks?|months?|minutes?|years?)\b", re.I),
+    ),
+    "how much": (
+        re.compile(r"\b(?:how much|what (?:does|do|will|would) .{0,40}\bcosts?|price of)\b", re.I),
+        re.compile(r"[€$£¥%]|\b(?:free|euros?|dollars?|pounds?|GBP|EUR|USD|percent)\b", re.I),
+    ),
+}
+"""What a question wants to know, and how an answer tells it: "how many days?" is not answered by
+what it costs, however true that is."""
 _WAY = re.compile(r"\b(?:how|where|what (?:do|should|can) (?:i|we)|who|contact|send)\b", re.I)
 _COMPLETE = re.compile(r"[.!?。！？:)\]\"'*_`]\s*$")
 # fmt: off
@@ -408,6 +422,10 @@ def _passes_over(
     if not said or _YES.search(sentences[0]) or _NO.search(sentences[0]):
         return None
     answers = "\n".join(plain(entry.answer) for entry in entries)
+    reply = " ".join(sentences)
+    for kind, (asks, tells) in _ASKED_KINDS.items():
+        if asks.search(said[-1]) and tells.search(answers) and not tells.search(reply):
+            return f"passes over what was asked: {kind}"
     known = facts(answers)
     names = {
         fold(name)

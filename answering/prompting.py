@@ -99,8 +99,14 @@ def as_data(text: str) -> str:
 
 def plain(markdown: str) -> str:
     """Return limited CommonMark as the literal text that a reply is written in."""
-    text = _LINK.sub(lambda link: f"{link[1]} ({link[2]})" if link[2] else link[1], markdown)
+    text = _LINK.sub(_link, markdown)
     return _EMPHASIS.sub(r"\2", text)
+
+
+def _link(link: re.Match[str]) -> str:
+    label, target = link[1], link[2]
+    says_it = label == target.removeprefix("mailto:").removeprefix("tel:")
+    return label if says_it or not target else f"{label} ({target})"
 
 
 def estimate_tokens(text: str) -> int:

@@ -204,3 +204,17 @@ def test_to_say_what_is_missing_does_not_make_a_reply_too_long():
     said = check(reply, [pool], ["Is there a pool, and live music in the bar?"], language="en")
 
     assert said.failures == ()
+
+
+def test_a_true_sentence_that_does_not_tell_what_was_asked_is_refused():
+    shipping = FaqEntry(
+        "shipping",
+        "How much is shipping to Germany?",
+        "It costs €4.95 and takes 2 to 3 working days.",
+    )
+
+    refused = check("It costs €4.95.", [shipping], ["how many days to Germany"], language="en")
+    told = check("It takes 2 to 3 working days.", [shipping], ["how many days"], language="en")
+
+    assert refused.failures == ("passes over what was asked: how long",)
+    assert told.failures == ()

@@ -107,3 +107,8 @@ def test_cleaning_twice_changes_nothing_more(text):
 def test_chatml_is_what_the_models_own_template_says():
     prompt = build("how much?", [SHIPPING])
     assert render(prompt, tiny_model.tokenizer()) == chatml(prompt)
+
+
+def test_a_link_that_shows_its_own_address_is_written_once():
+    assert plain("Write to [help@a.example](mailto:help@a.example).") == "Write to help@a.example."
+    assert plain("See [our page](https://a.example).") == "See our page (https://a.example)."
