@@ -192,7 +192,9 @@ def check(
             continue
         failures.append(failure)
         if number and (own := _own_sentence(sentence, source)) and own not in " ".join(kept):
-            kept.append(own)  # said as staff wrote it
+            told = _content(own)
+            kept = [said_before for said_before in kept if not _content(said_before) <= told]
+            kept.append(own)  # said as staff wrote it; what it holds is not said twice
         if number == 0 and not failure.startswith("offers"):
             return Checked("", tuple(failures))  # the rest would hang in the air
     text = " ".join(kept)

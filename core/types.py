@@ -154,7 +154,6 @@ class ModelKind(StrEnum):
     CALIBRATION = "calibration"
     REPLY_ADAPTER = "reply_adapter"
     VERIFIER = "verifier"
-    RERANKER = "reranker"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SHIPPED = "shipped"
 """How commands call what comes with the product."""
 NOT_COMPARED = ""
-FOR_ALL = frozenset({ModelKind.ENCODER, ModelKind.VERIFIER, ModelKind.RERANKER})
+FOR_ALL = frozenset({ModelKind.ENCODER, ModelKind.VERIFIER})
 """One of these serves a whole worker, and so all of its bases."""
 
 
@@ -132,6 +132,12 @@ async def target(
         InvalidInput: It was made for another base, or its kind is for all bases.
         NotFound: There is no such base.
     """
+    if version.kind is ModelKind.VERIFIER:
+        raise InvalidInput(
+            "Workers check with the verifier that ships and follow no other; measure this one with "
+            "`deskhand eval verifier --weights`.",
+            field="name",
+        )
     if base is None:
         return version.base_id
     if version.kind in FOR_ALL:

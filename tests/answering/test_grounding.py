@@ -218,3 +218,15 @@ def test_a_true_sentence_that_does_not_tell_what_was_asked_is_refused():
 
     assert refused.failures == ("passes over what was asked: how long",)
     assert told.failures == ()
+
+
+def test_what_the_entrys_own_sentence_holds_is_not_said_twice():
+    shipping = FaqEntry(
+        "shipping", "How much is shipping to France?",
+        "Standard shipping to France costs €7.95 and takes 3 to 5 working days.",
+    )  # fmt: skip
+    reply = "Standard shipping to France costs €7.95. Shipping to France takes 4 working days."
+
+    text = check(reply, [shipping], ["shipping to France?"], language="en").text
+
+    assert text == "Standard shipping to France costs €7.95 and takes 3 to 5 working days."

@@ -70,7 +70,7 @@ def test_a_version_is_registered_shown_promoted_and_taken_back(
     assert [(s["kind"], s["base"], s["version"]) for s in listed["serving"]] == [
         ("encoder", "all", "shipped"), ("intents", "all", "shipped"),
         ("calibration", "all", "shipped"), ("reply_adapter", "all", "shipped"),
-        ("calibration", "default", "first"),
+        ("verifier", "all", "shipped"), ("calibration", "default", "first"),
     ]  # fmt: skip
     assert terminal("models", "list") == 0
     assert "first" in terminal.out
@@ -203,3 +203,12 @@ def test_without_a_database_the_store_is_shown_alone(
 
     assert list(shown) == ["models"]
     assert "The registry is not shown" in terminal.err
+
+
+def test_a_verifier_is_not_promoted_since_no_worker_would_follow_it(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    add(terminal, calibration(tmp_path / "made", 0.5), "checker", "verifier")
+
+    assert terminal("models", "promote", "checker") == 1
+    assert "follow no other" in terminal.err
