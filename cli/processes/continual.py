@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from cli.processes import background
 from cli.processes.parts import Setup
-from cli.processes.rates import deskhand_environment, launcher
 from core import model_store
 from core.db.connect import Database
 from core.errors import DeskhandError
@@ -75,35 +74,21 @@ def child(setup: Setup) -> Train:
 
     async def train() -> None:
         out = setup.settings.data_dir.absolute() / "training" / "replies"
-        process = await asyncio.create_subprocess_exec(
-            *launcher(),
+        status, reason = await background.run(
+            setup,
             *("train", "replies", "--from-desk", "--register", "--promote", "--json"),
             *("--threads", "1", "--out", str(out)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=deskhand_environment(setup),
+            seconds=TRAIN_SECONDS,
         )
-        try:
-            async with asyncio.timeout(TRAIN_SECONDS):
-                _, said = await process.communicate()
-        except TimeoutError:
-            said = b"it took too long"
-        finally:
-            with suppress(ProcessLookupError):
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-        last = " ".join(said.decode(errors="replace").strip().splitlines()[-1:])
-        if process.returncode == 0:
+        if status == 0:
             log.info("Replies trained", extra={"action": "replies_trained"})
         else:
             log.warning(
                 "Replies were not trained",
                 extra={
                     "action": "replies_not_trained",
-                    "reason": last,
-                    "status": process.returncode,
+                    "reason": reason,
+                    "status": status,
                 },
             )
 

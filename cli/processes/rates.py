@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
 
-import cli
-from cli.embedded import launch
+from cli.processes import background
 from cli.processes.parts import Setup
 from core import alerts, calibration, labels
 from core.db.connect import Database
@@ -77,55 +71,16 @@ def child(setup: Setup) -> Calibrate:
     """
 
     async def calibrate(base: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *launcher(),
-            *("calibrate", "--base", base, "--json"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=deskhand_environment(setup),
+        status, reason = await background.run(
+            setup, "calibrate", "--base", base, "--json", seconds=FIT_SECONDS
         )
-        try:
-            async with asyncio.timeout(FIT_SECONDS):
-                _, said = await process.communicate()
-        except TimeoutError:
-            said = b"it took too long"
-        finally:
-            with suppress(ProcessLookupError):
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-        told = {"base": base, "status": process.returncode}
-        if process.returncode == 0:
+        told = {"base": base, "status": status}
+        if status == 0:
             log.info("Thresholds fitted", extra={"action": "thresholds_fitted", **told})
         else:
-            reason = said.decode(errors="replace").strip().splitlines()[-1:]
             log.warning(
                 "Thresholds could not be fitted",
-                extra={"action": "thresholds_failed", "reason": " ".join(reason), **told},
+                extra={"action": "thresholds_failed", "reason": reason, **told},
             )
 
     return calibrate
-
-
-def launcher() -> list[str]:
-    """Return the command that becomes `deskhand`, and ends when we do."""
-    parent = [str(os.getpid()), str(int(signal.SIGTERM)), "-1", "-1"]
-    return [
-        *(sys.executable, "-I", "-S", launch.__file__, *parent),
-        *(sys.executable, "-P", "-m", "cli"),
-    ]
-
-
-def deskhand_environment(setup: Setup) -> dict[str, str]:
-    """Return the environment in which a child finds this installation."""
-    root = str(Path(cli.__file__).resolve().parent.parent)
-    path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    ours = {name: v for name, v in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
-    return {
-        **ours,
-        "PYTHONPATH": os.pathsep.join(path),
-        "DESKHAND_DATABASE_URL": setup.database_url,
-        "DESKHAND_DATA_DIR": str(setup.settings.data_dir.absolute()),
-        "OMP_NUM_THREADS": "1",  # in the background: customers come first
-    }
